@@ -1,0 +1,205 @@
+"""Tables and plots of the evaluations: checkpoints by metrics, with intervals.
+
+Every function takes the evaluations by checkpoint, in the recipe's order.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.plots import Mark, draw_intervals
+from pipeline.store import Artifact
+from stages.measures import average_by_problem, paired_difference
+from stages.rows import Row, group_rows
+
+MISSING = '<span class="muted">–</span>'
+RESAMPLES = 1000
+
+Estimate = Mapping[str, float]
+Unit = Literal["percent", "tokens", "points"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A line of the results: where an evaluation's metrics hold it, below one sampling setting."""
+
+    label: str
+    path: tuple[str, ...]
+    unit: Unit = "percent"
+
+    def find(self, metrics: Mapping[str, Any], setting: str) -> Estimate | None:
+        """The estimate, or None where the evaluation has none."""
+        found: Mapping[str, Any] | None = metrics["settings"].get(setting)
+        for key in self.path:
+            found = found.get(key) if found else None
+        return found
+
+
+REASONING, GENERAL, SAFETY = (("groups", group) for group in ("reasoning", "general", "safety"))
+RESULTS: dict[str, tuple[Measure, ...]] = {
+    "Reasoning": (
+        Measure("pass@1, %", (*REASONING, "pass@1")),
+        Measure("majority vote, cons@k, %", (*REASONING, "cons@k")),
+        Measure("language consistency, %", (*REASONING, "language_consistency")),
+        Measure("format, %", (*REASONING, "format")),
+        Measure("response length, tokens", (*REASONING, "tokens"), "tokens"),
+        Measure("cut at the length limit, %", (*REASONING, "truncated")),
+    ),
+    "General": (
+        Measure("right by the domain's rule, %", (*GENERAL, "pass@1")),
+        Measure("helpfulness by rule, 0 to 10", ("helpfulness", "score"), "points"),
+        Measure("wins against cold start, %", ("helpfulness", "win_rate")),
+        Measure("format, %", (*GENERAL, "format")),
+        Measure("response length, tokens", (*GENERAL, "tokens"), "tokens"),
+    ),
+    "Safety": (
+        Measure("harmful requests refused, %", ("safety", "refusal_harmful")),
+        Measure("look-alike requests refused, %", ("safety", "refusal_harmless")),
+        Measure("look-alike requests answered, %", ("safety", "answered_harmless")),
+        Measure("format, %", (*SAFETY, "format")),
+    ),
+}
+HEADLINES = (
+    Measure("Reasoning: pass@1, %", (*REASONING, "pass@1")),
+    Measure("Language consistency, %", (*REASONING, "language_consistency")),
+    Measure("Format of reasoning, %", (*REASONING, "format")),
+    Measure("Response length, tokens", (*REASONING, "tokens"), "tokens"),
+    Measure("General: right, %", (*GENERAL, "pass@1")),
+    Measure("Wins against cold start, %", ("helpfulness", "win_rate")),
+    Measure("Harmful requests refused, %", ("safety", "refusal_harmful")),
+    Measure("Look-alikes answered, %", ("safety", "answered_harmless")),
+)
+CHANGES = (
+    ("reasoning, pass@1", "reasoning", "correct"),
+    ("language consistency", "reasoning", "language_consistency"),
+    ("general, right", "general", "correct"),
+    ("safety, right", "safety", "correct"),
+)
+SHORT_NAMES = {"cold_start_sft": "cold start", "reasoning_rl": "RL", "sft": "SFT", "all_scenario_rl": "RL, all"}
+
+
+def list_settings(evaluations: Mapping[str, Artifact]) -> list[str]:
+    """Sampling settings of all evaluations, in order of first appearance."""
+    found = (setting for artifact in evaluations.values() for setting in artifact.record.metrics["settings"])
+    return list(dict.fromkeys(found))
+
+
+def render_results(evaluations: Mapping[str, Artifact]) -> str:
+    if not evaluations:
+        return ""
+    settings = list_settings(evaluations)
+    keys = [f'<span><i class="c{number}"></i>{setting}</span>' for number, setting in enumerate(settings)]
+    plots = "".join(plot_measure(measure, evaluations, settings) for measure in HEADLINES)
+    rows = []
+    for part, measures in RESULTS.items():
+        rows.append(f'<tr class="part"><th colspan="{1 + len(evaluations) * len(settings)}">{part}</th></tr>')
+        rows += [render_measure(measure, evaluations, settings) for measure in measures]
+    return (
+        f"{describe_evaluation(evaluations)}"
+        f'<div class="legend">{"".join(keys)}</div><div class="plots">{plots}</div>'
+        f"<table>{head_settings(evaluations, settings)}<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def describe_evaluation(evaluations: Mapping[str, Artifact]) -> str:
+    metrics = next(iter(evaluations.values())).record.metrics
+    groups = next(iter(metrics["settings"].values()))["groups"]
+    sizes = ", ".join(f"{name} {values['problems']}" for name, values in groups.items())
+    long = {name: artifact.record.metrics.get("prompt_too_long", 0) for name, artifact in evaluations.items()}
+    too_long = ", ".join(f"{name} {count}" for name, count in long.items() if count)
+    note = (
+        f"{metrics['samples']} samples per problem of the {metrics['split']} split; problems: {sizes}. Small figures "
+        "are 95 % intervals, bootstrapped over problems; where all problems agree the interval is a point."
+    )
+    warning = f" Prompts too long for the context, counted as wrong: {too_long}." if too_long else ""
+    return f'<p class="note">{escape(note + warning)}</p>'
+
+
+def plot_measure(measure: Measure, evaluations: Mapping[str, Artifact], settings: Sequence[str]) -> str:
+    marks = [
+        Mark(place, series, found["mean"], found["low"], found["high"])
+        for place, artifact in enumerate(evaluations.values())
+        for series, setting in enumerate(settings)
+        if (found := measure.find(artifact.record.metrics, setting))
+    ]
+    places = [SHORT_NAMES.get(name, name) for name in evaluations]
+    return draw_intervals(measure.label, places, marks, measure.unit == "percent") if marks else ""
+
+
+def head_settings(evaluations: Mapping[str, Artifact], settings: Sequence[str]) -> str:
+    names = "".join(f'<th class="span first" colspan="{len(settings)}">{escape(name)}</th>' for name in evaluations)
+    columns = "".join(f'<th class="num{mark_first(n)}">{setting}</th>' for n, setting in enumerate(settings))
+    return f"<thead><tr><th></th>{names}</tr><tr><th></th>{columns * len(evaluations)}</tr></thead>"
+
+
+def mark_first(number: int) -> str:
+    return "" if number else " first"
+
+
+def render_measure(measure: Measure, evaluations: Mapping[str, Artifact], settings: Sequence[str]) -> str:
+    cells = [
+        f'<td class="num{mark_first(n)}">{render_estimate(measure.find(a.record.metrics, setting), measure.unit)}</td>'
+        for a in evaluations.values()
+        for n, setting in enumerate(settings)
+    ]
+    return f"<tr><th>{escape(measure.label)}</th>{''.join(cells)}</tr>"
+
+
+def render_estimate(found: Estimate | None, unit: Unit) -> str:
+    if not found:
+        return MISSING
+    scale, digits = (100, 1) if unit == "percent" else (1, 2 if unit == "points" else 1)
+    mean, low, high = (f"{scale * found[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean}<small>{low}–{high}</small>"
+
+
+def render_changes(evaluations: Mapping[str, Artifact]) -> str:
+    """Paired differences between each checkpoint and the one before."""
+    settings, names = list_settings(evaluations), list(evaluations)
+    columns = ["id", "question", "group", "temperature", "correct", "language_consistency"]
+    samples = {name: group_rows(read_samples(a.path, columns), "temperature") for name, a in evaluations.items()}
+    body = ""
+    for before, after in pairwise(names):
+        for number, setting in enumerate(settings):
+            temperature = float(setting.removeprefix("T="))
+            pair = samples[before].get(temperature, []), samples[after].get(temperature, [])
+            cells = "".join(f'<td class="num">{render_change(*pair, *change[1:])}</td>' for change in CHANGES)
+            label = f"{before} → {after}" if number == 0 else ""
+            body += f"<tr><th>{escape(label)}</th><td>{setting}</td>{cells}</tr>"
+    heads = "".join(f'<th class="num">{label}, points</th>' for label, _, _ in CHANGES)
+    note = '<p class="note">Paired over the same problems; bold where the 95 % interval excludes no change.</p>'
+    return (
+        f"{note}<table><thead><tr><th></th><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>" if body else ""
+    )
+
+
+def render_change(before: Sequence[Row], after: Sequence[Row], group: str, column: str) -> str:
+    first, second = (average_by_problem([r for r in rows if r["group"] == group], column) for rows in (before, after))
+    found = paired_difference(first, second, RESAMPLES, seed=0)
+    if not found:
+        return MISSING
+    css = "clear" if found.low > 0 or found.high < 0 else ""
+    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in (found.mean, found.low, found.high))
+    return f'<span class="{css}">{mean}</span><small>{low} to {high}</small>'
+
+
+def render_breakdown(evaluations: Mapping[str, Artifact]) -> str:
+    settings, rows = list_settings(evaluations), ""
+    for part, title in (("domains", "Domain: right, %"), ("languages", "Language of reasoning: pass@1, %")):
+        found = [m[part] for a in evaluations.values() for m in a.record.metrics["settings"].values()]
+        names = list(dict.fromkeys(name for metrics in found for name in metrics))
+        rows += f'<tr class="part"><th colspan="{1 + len(evaluations) * len(settings)}">{title}</th></tr>'
+        rows += "".join(render_measure(Measure(n, (part, n, "pass@1")), evaluations, settings) for n in names)
+    return f"<table>{head_settings(evaluations, settings)}<tbody>{rows}</tbody></table>" if evaluations else ""
+
+
+def read_samples(folder: Path, columns: Sequence[str], **equals: object) -> list[Row]:
+    """Some columns of an evaluation's samples, of the rows where each column named in `equals` has that value."""
+    import pyarrow.parquet as pq
+
+    filters = [(name, "=", value) for name, value in equals.items()] or None
+    shards = sorted((folder / "data").glob("samples-*.parquet"))
+    return [row for path in shards for row in pq.read_table(path, columns=columns, filters=filters).to_pylist()]

@@ -1,0 +1,203 @@
+"""What the domains of the tiny world share: names, habits of reasoning, language mixing.
+
+Base-model documents are written by careless authors. Four habits of reasoning are visible in the
+text and differ in how often they are right, so that RL has something to select: a guess (mostly
+wrong), sloppy steps (often wrong), clean steps (right), steps that are checked (right). In part of
+the documents sentences switch between English and Chinese.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from stages.rows import Prompt, Reasoning, RewardSource, Split, canonical_json, join_completion
+
+T = TypeVar("T")
+Habit = Literal["guess", "sloppy", "clean", "check"]
+HABITS: dict[Habit, float] = {"guess": 0.25, "sloppy": 0.25, "clean": 0.30, "check": 0.20}
+
+MIXED_DOCUMENTS = 0.5
+"""Share of documents whose sentences switch language."""
+SWITCH = 0.45
+"""Probability that a sentence of such a document is in the other language."""
+
+NAMES: dict[Split, dict[str, tuple[str, ...]]] = {
+    "train": {
+        "en": tuple("Tom Ann Bob Sue Max Amy Ben Eva Dan Lucy Jack Rose Sam Kate Leo Nina Paul Mary Fred Jane".split()),
+        "zh": tuple("小明 小红 小刚 小丽 小华 小军 小芳 小强 小兰 小东 小梅 小林".split()),
+    },
+    "dev": {"en": ("Hugo", "Lily", "Carl", "Dora"), "zh": ("小雪", "小杰", "小云", "小海")},
+    "test": {
+        "en": ("Omar", "Zoe", "Ivan", "Faye", "Kurt", "Wendy", "Glen", "Tess"),
+        "zh": ("小雨", "小峰", "小青", "小龙", "小虎", "小玉"),
+    },
+}
+"""Problems of one split never name a person of another; the base model has met all of them in drills."""
+
+
+ITEMS: dict[Split, dict[str, tuple[str, ...]]] = {
+    "train": {
+        "en": ("apples", "pens", "books", "coins", "eggs", "cards", "balls", "keys", "toys", "cakes"),
+        "zh": ("苹果", "书", "球", "鸡蛋", "铅笔", "玩具", "钥匙", "蛋糕"),
+    },
+    "dev": {"en": ("shells", "cups"), "zh": ("杯子", "贝壳")},
+    "test": {"en": ("stamps", "marbles", "kites"), "zh": ("邮票", "橘子", "风筝")},
+}
+OPENERS: dict[Split, dict[str, tuple[str, ...]]] = {
+    "train": {
+        "en": (
+            "",
+            "",
+            "Please help me.",
+            "Here is a question.",
+            "Read this.",
+            "Think about this.",
+            "I have a task for you.",
+            "Answer this.",
+            "Take your time.",
+            "This is for you.",
+        ),
+        "zh": ("", "", "请帮帮我。", "问题来了。", "请看。", "想一想。", "我有一个问题。", "请回答。"),
+    },
+    "dev": {"en": ("Here is a task.",), "zh": ("请想一想。",)},
+    "test": {
+        "en": ("Please think about this question.", "Help me, here is a task for you."),
+        "zh": ("请看这个问题。",),
+    },
+}
+"""Said before a question. Those of dev and test are new, made of words that training has seen."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One sentence of reasoning in both languages."""
+
+    en: str
+    zh: str
+
+    def speak(self, language: str) -> str:
+        return self.en if language == "en" else self.zh
+
+
+def choose(rng: random.Random, items: Sequence[T]) -> T:
+    return items[rng.randrange(len(items))]
+
+
+def choose_habit(rng: random.Random) -> Habit:
+    return rng.choices(list(HABITS), list(HABITS.values()))[0]
+
+
+def join_lines(lines: Sequence[Line], language: str) -> str:
+    return join_sentences([line.speak(language) for line in lines])
+
+
+def join_sentences(sentences: Sequence[str]) -> str:
+    """Spaces after Western full stops, none after Chinese ones."""
+    text = ""
+    for sentence in sentences:
+        text += (" " if text and not text.endswith("。") else "") + sentence
+    return text
+
+
+def mix_lines(lines: Sequence[Line], language: str, rng: random.Random) -> str:
+    """The lines as a careless author writes them: in part of the documents languages switch."""
+    if rng.random() >= MIXED_DOCUMENTS:
+        return join_lines(lines, language)
+    other = "zh" if language == "en" else "en"
+    return join_sentences([line.speak(other if rng.random() < SWITCH else language) for line in lines])
+
+
+def write_document(question: str, thoughts: str, answer: str) -> str:
+    """A pretraining document; few-shot prompts use the same layout."""
+    return f"Question: {question}\nThoughts:{' ' if thoughts else ''}{thoughts}\nAnswer: {answer}\n"
+
+
+def boxed(answer: str, language: str) -> str:
+    return f"The answer is \\boxed{{{answer}}}." if language == "en" else f"答案是\\boxed{{{answer}}}。"
+
+
+def make_prompt(
+    domain: str,
+    split: Split,
+    number: int,
+    question: str,
+    answer: str,
+    *,
+    thoughts: str,
+    summary: str,
+    checks: dict[str, object],
+    language: str = "en",
+    reasoning: Reasoning = "required",
+    reward: RewardSource = "rule",
+) -> Prompt:
+    """A generated row with its gold completion."""
+    return Prompt(
+        id=f"{domain}-{split}-{number:05d}",
+        domain=domain,
+        language=language,
+        question=question,
+        answer=answer,
+        reasoning=reasoning,
+        reward=reward,
+        checks=canonical_json(checks),
+        demonstration=join_completion(thoughts, summary),
+    )
+
+
+def nudge(value: int, rng: random.Random) -> int:
+    """A wrong value near the right one, never negative."""
+    near = max(value, 0)
+    return choose(rng, [v for v in range(near - 3, near + 4) if v != value and v >= 0])
+
+
+WARM = {"en": ("I hope this helps.", "Happy to help you."), "zh": ("希望对你有帮助。", "很高兴帮到你。")}
+COLD = {"en": ("That is all I say.", "Do not ask again."), "zh": ("我只说这些。", "不要再问了。")}
+"""Closing words of general answers, alike in length: what the helpful reward model can learn to prefer."""
+
+
+def close_answer(answer: str, language: str, rng: random.Random) -> str:
+    """The answer with closing words as a supervised source has them: half of the time cold."""
+    return join_sentences([answer, choose(rng, (WARM if rng.random() < 0.5 else COLD)[language])])
+
+
+def strip_closing(summary: str) -> str:
+    """The summary without its closing words."""
+    for closings in (WARM, COLD):
+        for closing in (*closings["en"], *closings["zh"]):
+            summary = summary.removesuffix(closing).rstrip()
+    return summary
+
+
+def score_help(correct: float | None, summary: str) -> float:
+    """The rule's score: 6 for what was asked, 4 for kind closing words; 1 where the answer is wrong."""
+    if not correct:
+        return 1.0 if summary else 0.0
+    is_warm = summary.endswith((*WARM["en"], *WARM["zh"]))
+    return 10.0 if is_warm else 6.0
+
+
+def open_question(question: str, split: Split, language: str, rng: random.Random) -> str:
+    """The question, after one of the split's openers."""
+    opener = choose(rng, OPENERS[split][language])
+    return join_sentences([opener, question]) if opener else question
+
+
+def write_drill(rng: random.Random) -> str:
+    """Sums, or a list said twice: no number, name or thing of any split is new to the base model."""
+    if rng.random() < 0.4:
+        return write_sums(rng)
+    language = choose(rng, ("en", "zh"))
+    words = [w for table in (NAMES, ITEMS) for split in table.values() for w in split[language]]
+    said = [choose(rng, words) if rng.random() < 0.7 else str(rng.randint(0, 99)) for _ in range(8)]
+    return f"List: {', '.join(said)}. Again: {', '.join(said)}.\n"
+
+
+def write_sums(rng: random.Random) -> str:
+    sums = list[str]()
+    while len(sums) < 8:
+        value, operator, k = rng.randint(0, 99), choose(rng, "+-*"), rng.randint(2, 9)
+        result = value + k if operator == "+" else value - k if operator == "-" else value * k
+        if 0 <= result <= 99:
+            sums.append(f"{value}{operator}{k}={result}")
+    return "Sums: " + ". ".join(sums) + ".\n"

@@ -1,0 +1,67 @@
+"""One file per sampling engine, `<id>_engine.py`: questions in, completions out.
+
+An engine module has `load(model_dir, runtime) -> Engine`. Adding an engine is adding a file.
+"""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stages.contract import ConfigError, Progress, Runtime, no_progress
+
+FinishReason = Literal["stop", "length", "prompt_too_long"]
+
+
+class Sampling(BaseModel):
+    """How completions are drawn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    n: int = Field(default=16, ge=1)
+    """Completions per prompt."""
+    temperature: float = Field(default=1.0, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus of the distribution that is drawn from."""
+    max_completion_length: int = Field(default=32768, ge=1)
+    """Longest completion, in tokens."""
+    batch_size: int = Field(default=512, ge=1)
+    """Completions decoded side by side. Which prompts share a batch decides the random numbers they are
+    drawn with, so this is identity and not runtime."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled answer; `tokens` includes the end token."""
+
+    text: str
+    tokens: int
+    finish_reason: FinishReason
+
+
+class Engine(Protocol):
+    """A loaded policy that answers."""
+
+    def sample(
+        self, questions: Sequence[str], sampling: Sampling, seed: int, progress: Progress = no_progress
+    ) -> list[list[Completion]]:
+        """`sampling.n` completions for each question, asked through the chat template."""
+        ...
+
+    def extend(
+        self, texts: Sequence[str], sampling: Sampling, seed: int, progress: Progress = no_progress
+    ) -> list[list[Completion]]:
+        """`sampling.n` continuations of each text, as of a document."""
+        ...
+
+
+def load_engine(name: str, model_dir: Path, runtime: Runtime) -> Engine:
+    """The engine with this id over the policy in `model_dir`. Raises ConfigError for an unknown id."""
+    known = sorted(path.name.removesuffix("_engine.py") for path in Path(__file__).parent.glob("*_engine.py"))
+    if name not in known:
+        raise ConfigError(f"engine '{name}' does not exist; expected one of: {', '.join(known)}")
+    return cast(Engine, importlib.import_module(f"{__name__}.{name}_engine").load(model_dir, runtime))

@@ -1,0 +1,37 @@
+"""Stage 2, reasoning RL: GRPO on verifiable prompts with accuracy, format and language consistency.
+
+Paper: R1 v2 §3.2.1 (hyper-parameters), eq. 4 (accuracy + format) and eq. 7 (language consistency).
+"""
+
+from stages.contract import Metrics, Step, StepContext
+from stages.domains import group_of
+from stages.rewards import load_reward
+from stages.rows import read_prompts
+from stages.training.settings import ReinforcementConfig
+
+
+class ReasoningRLConfig(ReinforcementConfig):
+    permute_rewards: bool = False
+    """Control experiment: rewards are shuffled within the batch, so nothing can be learned from them."""
+
+
+def train_reasoning_rl(config: ReasoningRLConfig, context: StepContext) -> Metrics:
+    from stages.training.grpo import permute_rewards, train_grpo
+
+    prompts = [p for p in read_prompts(context.inputs["prompts"], "train") if group_of(p.domain) == "reasoning"]
+    rewards = {name: load_reward(name) for name in config.reward_weights}
+    if config.permute_rewards:
+        rewards = {name: permute_rewards(reward, config.seed) for name, reward in rewards.items()}
+    return train_grpo(context.inputs["policy"], prompts, rewards, config, context)
+
+
+STEPS = (
+    Step(
+        "reasoning_rl",
+        "reasoning_rl",
+        "policy",
+        {"policy": "cold_start_sft", "prompts": "prompts"},
+        ReasoningRLConfig,
+        train_reasoning_rl,
+    ),
+)

@@ -1,0 +1,37 @@
+"""One file per reward function, with TRL's signature.
+
+A reward is `reward(completions, **columns) -> list[float | None]`; None means "not for this
+row" or "cannot judge" and is ignored by TRL. Its id is its file name, or `package.module:function`
+for one outside the project. Adding a reward is adding a file.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, cast
+
+from stages.contract import ConfigError
+
+Reward = Callable[..., list[float | None]]
+
+
+def reward_names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load_reward(name: str) -> Reward:
+    """The reward called `name`, an id or `package.module:function`. Raises ConfigError if there is none."""
+    module_name, dotted, function_name = name.partition(":")
+    if not dotted and name not in reward_names():
+        known = ", ".join([*reward_names(), "'package.module:function'"])
+        raise ConfigError(f"reward '{name}' does not exist; expected one of: {known}")
+    try:
+        module = importlib.import_module(module_name if dotted else f"{__name__}.{name}")
+        reward: Any = getattr(module, function_name if dotted else "reward")
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(f"reward '{name}' cannot be imported: {error}") from error
+    if not callable(reward):
+        raise ConfigError(f"reward '{name}' is a {type(reward).__name__}; expected a function")
+    # TRL logs `rewards/<function name>`.
+    reward.__name__ = function_name if dotted else name
+    return cast(Reward, reward)

@@ -1,0 +1,127 @@
+"""Rows that travel between steps, with TRL's column names.
+
+A prompt row is conversational (`prompt`) plus the columns its domain grades it by. A dataset
+artifact is `data/<split>-00000-of-0000N.parquet`, in a fixed row order.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.contract import DataError
+
+Split = Literal["train", "dev", "test"]
+Reasoning = Literal["required", "none"]
+RewardSource = Literal["rule", "helpful", "safety"]
+Row = dict[str, Any]
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question with everything its domain needs to grade an answer."""
+
+    id: str
+    """Unique within the dataset and stable over seeds of other domains: `<domain>-<split>-<n>`."""
+    domain: str
+    """File name in `stages/domains`, without `.py`."""
+    language: str
+    """ISO 639-1 code of the question, and so of the expected thoughts."""
+    question: str
+    answer: str
+    """Gold answer as the domain's `verify` reads it."""
+    reasoning: Reasoning = "required"
+    """`none`: an empty think block is expected (greetings, small talk)."""
+    reward: RewardSource = "rule"
+    """What rewards it in stage 4: its rule, or the one reward model its prompt set names."""
+    checks: str = "{}"
+    """JSON object with what else `verify` needs: tests of a program, options, the operation count."""
+    demonstration: str = ""
+    """A full gold completion, think block included; empty where the source has none."""
+
+    def to_row(self) -> Row:
+        row = asdict(self)
+        question = row.pop("question")
+        return {"id": row.pop("id"), "prompt": user_turn(question), **row}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Prompt":
+        """Reads a dataset row; columns that are not a prompt's are ignored."""
+        names = [name for name in cls.__dataclass_fields__ if name != "question"]
+        return cls(question=row["prompt"][-1]["content"], **{name: row[name] for name in names})
+
+
+def user_turn(question: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}]
+
+
+def assistant_turn(completion: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": completion}]
+
+
+def completion_text(completion: str | Sequence[Mapping[str, str]]) -> str:
+    """Text of a completion in either of TRL's forms, plain or conversational."""
+    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+
+
+def join_completion(thoughts: str, summary: str) -> str:
+    """A completion as the policy writes it; empty thoughts give an empty think block."""
+    return f"{THINK_OPEN}{thoughts}{THINK_CLOSE}{summary}"
+
+
+def split_completion(text: str) -> tuple[str, str]:
+    """(thoughts, summary). Without a closing tag all of it is thoughts: nothing was concluded."""
+    head, closed, summary = text.rpartition(THINK_CLOSE)
+    thoughts = head if closed else text
+    return thoughts.removeprefix(THINK_OPEN).strip(), summary.strip() if closed else ""
+
+
+def write_rows(rows: Sequence[Row], folder: Path, split: str, rows_per_shard: int = 50_000) -> None:
+    """Writes `data/<split>-*.parquet` (zstd) below `folder`, in the order given."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not rows:
+        raise DataError(f"split '{split}' of {folder.name} would be empty; expected at least one row")
+    target = folder / "data"
+    target.mkdir(parents=True, exist_ok=True)
+    shards = [rows[i : i + rows_per_shard] for i in range(0, len(rows), rows_per_shard)]
+    schema = pa.Table.from_pylist(list(rows)).schema
+    for number, shard in enumerate(shards):
+        path = target / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
+        pq.write_table(pa.Table.from_pylist(shard, schema=schema), path, compression="zstd")
+
+
+def read_rows(folder: Path, split: str) -> list[Row]:
+    """All rows of one split of a dataset artifact, in order. Raises DataError if it has none."""
+    return list(iterate_rows(folder, split))
+
+
+def iterate_rows(folder: Path, split: str) -> Iterator[Row]:
+    import pyarrow.parquet as pq
+
+    shards = sorted((folder / "data").glob(f"{split}-*.parquet"))
+    if not shards:
+        raise DataError(f"{folder} has no split '{split}'; expected data/{split}-*.parquet in it")
+    for shard in shards:
+        yield from pq.read_table(shard).to_pylist()
+
+
+def read_prompts(folder: Path, split: Split) -> list[Prompt]:
+    return [Prompt.from_row(row) for row in iterate_rows(folder, split)]
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def group_rows(rows: Iterable[Row], column: str) -> dict[Any, list[Row]]:
+    """Rows by the value of `column`, groups in order of first appearance."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[column], []).append(row)
+    return groups

@@ -1,0 +1,1 @@
+"""Training with TRL and transformers. Nothing is imported here, so that settings stay free of torch."""

@@ -1,0 +1,135 @@
+"""Scratch checkpoints that can be trusted, training logs, and the arguments all trainers share."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from stages.contract import DataError, Progress, StepContext, StepError
+
+COMPLETE = "COMPLETE.json"
+
+
+def hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class MarkComplete(TrainerCallback):
+    """Writes a manifest once a scratch checkpoint is whole; transformers writes it in place and unsynced."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        manifest = {p.name: hash_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != COMPLETE}
+        partial = folder / f"{COMPLETE}.partial"
+        with partial.open("w") as file:
+            json.dump(manifest, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(folder / COMPLETE)
+
+
+def is_complete(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / COMPLETE).read_text())
+        return all(hash_file(folder / name) == digest for name, digest in manifest.items())
+    except (OSError, ValueError):
+        return False
+
+
+def newest_checkpoint(scratch_dir: Path) -> Path | None:
+    """The newest whole checkpoint; broken ones are removed so that none is ever resumed from."""
+    folders = sorted(scratch_dir.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+    for folder in folders:
+        if is_complete(folder):
+            return folder
+        shutil.rmtree(folder)
+    return None
+
+
+class LogMetrics(TrainerCallback):
+    """Keeps the trainer's log as JSON lines and reports progress."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self.path, self.progress = path, progress
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Rewritten from the restored history, so that a resumed log has no line twice."""
+        self.path.write_text("".join(f"{json.dumps(line)}\n" for line in state.log_history))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        line = state.log_history[-1]
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        shown = {k: v for k, v in line.items() if k in ("loss", "reward") and isinstance(v, float)}
+        self.progress(state.global_step, state.max_steps, **shown)
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def choose_device(context: StepContext) -> str:
+    if context.runtime.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return context.runtime.device
+
+
+def split_batch(batch_size: int, context: StepContext) -> tuple[int, int]:
+    """(per-device batch, gradient accumulation) of a global batch; the product is always the global batch."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    per_process, rest = divmod(batch_size, processes)
+    if rest:
+        raise DataError(f"a global batch of {batch_size} does not divide over {processes} processes")
+    device_batch = min(context.runtime.per_device_batch_size, per_process)
+    while per_process % device_batch:
+        device_batch -= 1
+    return device_batch, per_process // device_batch
+
+
+def shared_arguments(batch_size: int, seed: int, context: StepContext) -> dict[str, Any]:
+    """Arguments common to all trainers."""
+    on_cpu = choose_device(context) == "cpu"
+    device_batch, accumulation = split_batch(batch_size, context)
+    return {
+        "output_dir": str(context.scratch_dir),
+        "per_device_train_batch_size": device_batch,
+        "gradient_accumulation_steps": accumulation,
+        "seed": seed,
+        "data_seed": seed,
+        "use_cpu": on_cpu,
+        # TRL turns both on by default: bf16 is emulated and slow on most CPUs, and a tiny model has no
+        # activations worth recomputing.
+        "bf16": not on_cpu,
+        "gradient_checkpointing": not on_cpu,
+        "logging_steps": 5,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def run_trainer(trainer: Any, context: StepContext) -> list[dict[str, float]]:
+    """Trains to the last planned step, from the newest whole checkpoint if there is one; returns the log."""
+    log = context.output_dir / "training_log.jsonl"
+    trainer.add_callback(MarkComplete())
+    trainer.add_callback(LogMetrics(log, context.progress))
+    checkpoint = newest_checkpoint(context.scratch_dir)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    done, planned = trainer.state.global_step, trainer.state.max_steps
+    if done < planned:
+        raise StepError(f"training ended after {done} of {planned} steps")
+    return read_log(log)
+
+
+def save_policy(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Weights as safetensors, tokenizer and generation config: what `from_pretrained` and vLLM load."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,128 @@
+"""GRPO with `trl.GRPOTrainer`, set to the paper's objective.
+
+Where TRL's default differs it is set here: `loss_type="grpo"` and token-level ratios (DeepSeekMath's
+form), the KL without TRL's ratio correction, a reference that is replaced and not mixed, division by the
+group's standard deviation, the learning rate constant after warm-up.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from stages.contract import ConfigError, DataError, Metrics, StepContext
+from stages.rows import Prompt, user_turn
+from stages.training.checkpoints import run_trainer, save_policy, shared_arguments, split_batch
+from stages.training.settings import ReinforcementConfig
+
+RewardFunction = Callable[..., list[float | None]]
+
+
+def train_grpo(
+    policy: Path,
+    prompts: Sequence[Prompt],
+    rewards: Mapping[str, RewardFunction],
+    config: ReinforcementConfig,
+    context: StepContext,
+) -> Metrics:
+    """Trains `policy` on the prompts; `rewards` are summed with `config.reward_weights`."""
+    set_seed(config.seed)
+    check_sizes(config, len(prompts))
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    check_lengths(prompts, tokenizer, AutoConfig.from_pretrained(policy).max_position_embeddings)
+    trainer = GRPOTrainer(
+        model=str(policy),
+        args=make_arguments(config, context),
+        reward_funcs=list(rewards.values()),
+        train_dataset=Dataset.from_list([prompt.to_row() for prompt in prompts]),
+        processing_class=tokenizer,
+    )
+    log = run_trainer(trainer, context)
+    save_policy(trainer.model, tokenizer, context.output_dir)
+    return summarise_log(log, config)
+
+
+def make_arguments(config: ReinforcementConfig, context: StepContext) -> GRPOConfig:
+    completions = config.prompts_per_step * config.num_generations
+    _, accumulation = split_batch(completions, context)
+    return GRPOConfig(
+        **shared_arguments(completions, config.seed, context),
+        max_steps=config.steps,
+        steps_per_generation=accumulation * config.minibatches,
+        num_generations=config.num_generations,
+        num_iterations=1,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=config.warmup_steps,
+        max_grad_norm=config.max_grad_norm,
+        beta=config.beta,
+        epsilon=config.epsilon,
+        loss_type="grpo",
+        importance_sampling_level="token",
+        scale_rewards="group",
+        use_bias_correction_kl=False,
+        sync_ref_model=config.beta > 0 and config.reference_refresh > 0,
+        ref_model_mixup_alpha=1.0,
+        ref_model_sync_steps=max(1, config.reference_refresh),
+        temperature=config.temperature,
+        max_completion_length=config.max_completion_length,
+        reward_weights=list(config.reward_weights.values()),
+        save_steps=config.save_steps,
+    )
+
+
+def check_sizes(config: ReinforcementConfig, prompts: int) -> None:
+    """Raises where TRL would silently run an empty epoch or resume inside a rollout."""
+    needed = config.prompts_per_step * config.minibatches
+    if prompts < needed:
+        raise DataError(
+            f"{prompts} prompts are fewer than one rollout, expected at least prompts_per_step * minibatches = {needed}"
+        )
+    if config.save_steps % config.minibatches:
+        raise ConfigError(
+            f"save_steps={config.save_steps} would cut a rollout; "
+            f"expected a multiple of minibatches={config.minibatches}"
+        )
+
+
+def check_lengths(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, context: int) -> None:
+    """Raises for prompts that leave no room for an answer."""
+    turns = [user_turn(prompt.question) for prompt in prompts]
+    texts = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    longest = max(len(tokens) for tokens in tokenizer(texts, add_special_tokens=False)["input_ids"])
+    if longest >= context:
+        raise DataError(
+            f"the longest prompt has {longest} tokens, expected less than the policy's context of {context}"
+        )
+
+
+def summarise_log(log: Sequence[Mapping[str, float]], config: ReinforcementConfig) -> Metrics:
+    """Means over the last tenth of the log: what the policy earned at the end."""
+    lines = [line for line in log if "reward" in line]
+    tail = lines[-max(1, len(lines) // 10) :]
+    shown = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
+    names = [name for name in tail[-1] if name in shown or (name.startswith("rewards/") and name.endswith("/mean"))]
+    values: dict[str, Any] = {n: sum(line[n] for line in tail) / len(tail) for n in names if all(n in t for t in tail)}
+    return {
+        "steps": config.steps,
+        "completions": config.steps * config.prompts_per_step * config.num_generations,
+        **values,
+    }
+
+
+def permute_rewards(reward: RewardFunction, seed: int) -> RewardFunction:
+    """The reward with its values shuffled within each batch: the control that must show no gain."""
+    rng = random.Random(seed)
+
+    @wraps(reward)
+    def permuted(*args: Any, **columns: Any) -> list[float | None]:
+        values = reward(*args, **columns)
+        rng.shuffle(values)
+        return values
+
+    return permuted

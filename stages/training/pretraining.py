@@ -1,0 +1,171 @@
+"""The base model: a tiny Qwen3 pretrained from scratch, or a checkpoint of one's own."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.utils.data import Dataset
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from stages.contract import DataError, Metrics, StepContext
+from stages.rows import THINK_CLOSE, THINK_OPEN
+from stages.training.checkpoints import run_trainer, save_policy, shared_arguments
+from stages.training.settings import PretrainingConfig
+
+PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.role == 'user' %}<|user|>{{ message.content }}"
+    "{% else %}<|assistant|>{{ message.content }}<|end|>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
+
+
+def train_tokenizer(documents: Sequence[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which each digit is a token.
+
+    The think tags are ordinary added tokens: special ones would vanish in decoding, and the format
+    reward would be constantly 0.
+    """
+    special = [PAD, END, USER, ASSISTANT]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - 2,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[USER, ASSISTANT],
+        model_max_length=context,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    fast.add_tokens([THINK_OPEN, THINK_CLOSE])
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def build_model(config: PretrainingConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=1,
+            head_dim=config.hidden_size // config.heads,
+            max_position_embeddings=config.context,
+            attention_dropout=config.attention_dropout,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+class PackedBlocks(Dataset[dict[str, torch.Tensor]]):
+    """Documents one after the other, each closed by the end token, cut into blocks of equal length."""
+
+    def __init__(self, documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, block: int) -> None:
+        encoded = tokenizer(list(documents), add_special_tokens=False)["input_ids"]
+        tokens = torch.tensor(list(_join(encoded, tokenizer.eos_token_id)), dtype=torch.long)
+        self.blocks = tokens[: len(tokens) // block * block].view(-1, block)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.blocks[index], "labels": self.blocks[index]}
+
+
+def _join(encoded: Sequence[Sequence[int]], end: int) -> Iterator[int]:
+    for tokens in encoded:
+        yield from tokens
+        yield end
+
+
+def pretrain(config: PretrainingConfig, documents: Sequence[str], context: StepContext) -> Metrics:
+    """Trains tokenizer and model on the corpus; writes the checkpoint to `context.output_dir`."""
+    set_seed(config.seed)
+    tokenizer = train_tokenizer(documents[:20_000], config.vocabulary, config.context)
+    model = build_model(config, tokenizer)
+    blocks = PackedBlocks(documents, tokenizer, config.block)
+    if not len(blocks):
+        raise DataError(f"the corpus is shorter than one block of {config.block} tokens; raise base_model.documents")
+    arguments = TrainingArguments(
+        **{**shared_arguments(config.batch_size, config.seed, context), "logging_steps": 20},
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.02,
+        weight_decay=0.01,
+        save_steps=100,
+    )
+    log = run_trainer(Trainer(model=model, args=arguments, train_dataset=blocks), context)
+    save_policy(model, tokenizer, context.output_dir)
+    return {
+        "parameters": model.num_parameters(),
+        "tokens": len(blocks) * config.block,
+        "loss": next(line["loss"] for line in reversed(log) if "loss" in line),
+    }
+
+
+def import_checkpoint(source: Path, target: Path) -> Metrics:
+    """Copies a Hugging Face checkpoint folder. Pickled weights and folders that are none are refused."""
+    if not (source / "config.json").is_file():
+        raise DataError(f"base_model.path: {source} is not a checkpoint folder; expected a config.json in it")
+    pickles = sorted(file.name for pattern in PICKLES for file in source.glob(pattern))
+    if pickles:
+        raise DataError(
+            f"base_model.path: {source} holds pickled weights ({', '.join(pickles)}), which can run code when loaded; "
+            "expected only *.safetensors: convert them with `save_pretrained(..., safe_serialization=True)`"
+        )
+    if not list(source.glob("*.safetensors")):
+        raise DataError(f"base_model.path: {source} has no weights; expected *.safetensors in it")
+    check_loadable(source)
+    files = [
+        f for f in source.iterdir() if f.is_file() and f.suffix in (".json", ".safetensors", ".txt", ".jinja", ".model")
+    ]
+    for file in files:
+        shutil.copyfile(file, target / file.name)
+    return {"source": source.name, "files": len(files)}
+
+
+def check_loadable(source: Path) -> None:
+    try:
+        AutoConfig.from_pretrained(source)
+        template = AutoTokenizer.from_pretrained(source).chat_template
+        for file in source.glob("*.safetensors"):
+            with safe_open(file, framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"base_model.path: {source} cannot be loaded: {error}") from error
+    if template is None:
+        raise DataError(f"base_model.path: the tokenizer in {source} has no chat template; expected one")

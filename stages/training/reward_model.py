@@ -1,0 +1,145 @@
+"""Reward models: pairwise with `trl.RewardTrainer`, pointwise with binary cross-entropy; and their use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from trl import RewardConfig, RewardTrainer
+
+from stages.contract import DataError, Metrics, StepContext
+from stages.domains import domain_rng
+from stages.rows import Row, assistant_turn, user_turn
+from stages.training.checkpoints import choose_device, run_trainer, save_policy, shared_arguments
+from stages.training.settings import RewardModelConfig
+
+
+class RewardModel:
+    """A published reward model that scores responses in (0, 1)."""
+
+    def __init__(self, folder: Path, context: StepContext) -> None:
+        self.device = choose_device(context)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="float32", use_safetensors=True)
+        self.model = model.to(self.device).eval()
+
+    def score(self, questions: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Sigmoid of the scalar head: bounded, so that one term cannot drown the others of the sum."""
+        texts = [render(self.tokenizer, q, r) for q, r in zip(questions, responses, strict=True)]
+        return torch.sigmoid(score_texts(self.model, self.tokenizer, texts)).tolist()
+
+
+def render(tokenizer: PreTrainedTokenizerBase, question: str, response: str) -> str:
+    return str(tokenizer.apply_chat_template(user_turn(question) + assistant_turn(response), tokenize=False))
+
+
+@torch.inference_mode()
+def score_texts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], batch_size: int = 256
+) -> torch.Tensor:
+    """Logits, one per text."""
+    logits = []
+    for start in range(0, len(texts), batch_size):
+        batch = tokenizer(
+            texts[start : start + batch_size], padding=True, return_tensors="pt", add_special_tokens=False
+        )
+        logits.append(model(**batch.to(model.device)).logits[:, 0].float().cpu())
+    return torch.cat(logits)
+
+
+def split_held_out(rows: Sequence[Row], config: RewardModelConfig) -> tuple[list[Row], list[Row]]:
+    """(train, held out), cut by prompt so that no question stands on both sides."""
+    questions = sorted({row["prompt"][-1]["content"] for row in rows})
+    domain_rng(config.seed, "reward_model", "held_out").shuffle(questions)
+    held_out = set(questions[: max(1, round(len(questions) * config.held_out))])
+    train = [row for row in rows if row["prompt"][-1]["content"] not in held_out]
+    if not train:
+        raise DataError(f"{len(questions)} question is too few to hold some out; expected at least 2")
+    return train, [row for row in rows if row["prompt"][-1]["content"] in held_out]
+
+
+def load_classifier(policy: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The policy with a new scalar head instead of its language-model head."""
+    tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="right")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        policy, num_labels=1, dtype="float32", use_safetensors=True
+    )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def train_pairwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig, context: StepContext) -> Metrics:
+    """Bradley-Terry loss on `chosen` and `rejected` summaries."""
+    set_seed(config.seed)
+    train, held_out = split_held_out(rows, config)
+    model, tokenizer = load_classifier(policy)
+    trainer = RewardTrainer(
+        model=model,
+        args=RewardConfig(
+            **_arguments(config, context),
+            max_length=config.max_length,
+            # Keeps scores around 0, where the sigmoid that RL sees is steep.
+            center_rewards_coefficient=0.01,
+        ),
+        train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "chosen", "rejected")} for row in train]),
+        processing_class=tokenizer,
+    )
+    run_trainer(trainer, context)
+    save_policy(model, tokenizer, context.output_dir)
+    return {"pairs": len(train), "held_out": len(held_out), "agreement": _pair_agreement(model, tokenizer, held_out)}
+
+
+def train_pointwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig, context: StepContext) -> Metrics:
+    """Binary cross-entropy on the `safe` label of whole responses."""
+    set_seed(config.seed)
+    train, held_out = split_held_out(rows, config)
+    model, tokenizer = load_classifier(policy)
+    model.config.problem_type = "multi_label_classification"
+    encoded = tokenizer(
+        _texts(tokenizer, train), truncation=True, max_length=config.max_length, add_special_tokens=False
+    )
+    columns = {**encoded, "labels": [[float(row["safe"])] for row in train]}
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(**_arguments(config, context)),
+        train_dataset=Dataset.from_dict(columns),
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )
+    run_trainer(trainer, context)
+    save_policy(model, tokenizer, context.output_dir)
+    logits = score_texts(model.eval(), tokenizer, _texts(tokenizer, held_out))
+    labels = torch.tensor([row["safe"] for row in held_out])
+    agreement = float(((logits > 0) == labels).float().mean())
+    return {"responses": len(train), "held_out": len(held_out), "agreement": agreement}
+
+
+def _arguments(config: RewardModelConfig, context: StepContext) -> dict[str, Any]:
+    return {
+        **shared_arguments(config.batch_size, config.seed, context),
+        "num_train_epochs": config.epochs,
+        "learning_rate": config.learning_rate,
+        "save_steps": 50,
+    }
+
+
+def _texts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], column: str = "completion") -> list[str]:
+    return [render(tokenizer, row["prompt"][-1]["content"], row[column][-1]["content"]) for row in rows]
+
+
+def _pair_agreement(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> float:
+    """Share of held-out pairs whose chosen answer scores higher."""
+    chosen, rejected = (
+        score_texts(model.eval(), tokenizer, _texts(tokenizer, rows, column)) for column in ("chosen", "rejected")
+    )
+    return float((chosen > rejected).float().mean())

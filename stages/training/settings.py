@@ -1,0 +1,100 @@
+"""Settings of the trainers. Defaults are the paper's (R1 v2 §3.2 and appendix B.4) where it gives one."""
+
+from pydantic import Field
+
+from stages.contract import StepConfig
+
+
+class PretrainingConfig(StepConfig):
+    """The tiny base model: shape, and one pass of next-token prediction over the corpus."""
+
+    vocabulary: int = Field(default=1024, ge=300)
+    """Tokens of the byte-level BPE tokenizer, special ones included."""
+    hidden_size: int = 128
+    """Width of the residual stream."""
+    layers: int = 4
+    """Decoder layers."""
+    heads: int = 4
+    """Query heads; keys and values have one head, which halves the time of decoding at this size."""
+    intermediate_size: int = 384
+    """Width of the gated MLP."""
+    attention_dropout: float = 0.0
+    """Dropout of the attention weights in training."""
+    context: int = 512
+    """Longest sequence, in tokens."""
+    block: int = 128
+    """Tokens of one pretraining sequence; documents are packed."""
+    batch_size: int = 32
+    """Sequences of one optimiser step."""
+    learning_rate: float = Field(default=4e-3, gt=0)
+    """Peak of a cosine schedule with 2 % warm-up."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the corpus."""
+
+
+class SupervisedConfig(StepConfig):
+    """Supervised fine-tuning on prompt and completion; only the completion is trained on."""
+
+    epochs: float = Field(default=2.0, gt=0)
+    """Passes over the rows (paper: 2-3)."""
+    batch_size: int = Field(default=128, ge=1)
+    """Rows of one optimiser step over all devices (paper: 128)."""
+    learning_rate: float = Field(default=5e-5, gt=0)
+    """Peak learning rate (paper: 5e-5)."""
+    final_learning_rate: float = Field(default=5e-6, ge=0)
+    """Where the cosine schedule ends (paper: 5e-6)."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Optimiser steps of linear warm-up (not in the paper)."""
+    max_length: int = Field(default=32768, ge=2)
+    """Longest prompt + completion, in tokens (paper: 32,768); a longer row stops the step."""
+
+
+class RewardModelConfig(StepConfig):
+    """A reward model: the SFT checkpoint with a scalar head (R1 v2 §2.3 and appendix B.2)."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the rows (paper: 1)."""
+    batch_size: int = Field(default=256, ge=1)
+    """Rows of one optimiser step (paper: 256)."""
+    learning_rate: float = Field(default=6e-6, gt=0)
+    """Peak learning rate, linear decay (paper: 6e-6)."""
+    max_length: int = Field(default=8192, ge=2)
+    """Longest prompt + response, in tokens (paper: 8,192)."""
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the prompts kept out of training to measure agreement."""
+
+
+class ReinforcementConfig(StepConfig):
+    """GRPO (R1 v2 §2.1, §3.2.1)."""
+
+    steps: int = Field(default=1000, ge=1)
+    """Optimiser steps."""
+    prompts_per_step: int = Field(default=32, ge=1)
+    """Questions of one optimiser step over all devices (paper: 32)."""
+    num_generations: int = Field(default=16, ge=2)
+    """Completions per question, the group (paper: 16). A group of one has no advantage."""
+    minibatches: int = Field(default=16, ge=1)
+    """Optimiser steps fed from one rollout (paper: 16, so 8,192 completions a rollout)."""
+    learning_rate: float = Field(default=3e-6, gt=0)
+    """Constant after warm-up (paper: 3e-6)."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Optimiser steps of linear warm-up (not in the paper)."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradient clipping (not in the paper)."""
+    beta: float = Field(default=0.001, ge=0)
+    """KL coefficient (paper: 0.001)."""
+    epsilon: float = Field(default=10.0, gt=0)
+    """Clip range of the ratio (paper: 10)."""
+    reference_refresh: int = Field(default=400, ge=0)
+    """Reference model <- policy every so many steps (paper: 400); 0 = never."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature of the rollouts (paper: 1.0; 0.7 in stage 4)."""
+    max_completion_length: int = Field(default=32768, ge=1)
+    """Longest completion, in tokens (paper: 32,768)."""
+    save_steps: int = Field(default=50, ge=1)
+    """Scratch checkpoint every so many steps; a multiple of `minibatches`."""
+    reward_weights: dict[str, float] = Field(
+        default_factory=lambda: {"accuracy": 1.0, "think_format": 1.0, "language_consistency": 1.0}
+    )
+    """Weight of each reward, by file name in `stages/rewards` or dotted path `package.module:function`
+    (paper: a plain sum, eq. 4 and 7-10)."""

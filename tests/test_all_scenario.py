@@ -1,0 +1,147 @@
+"""Stage 4: judged pairs, labels and the mix of prompts."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from stages import all_scenario_rl
+from stages.all_scenario_rl import (
+    AllScenarioRLConfig,
+    HelpfulPairsConfig,
+    SafetyLabelsConfig,
+    balance_lengths,
+    judge_pair,
+    make_helpful_pairs,
+    make_safety_labels,
+    mix_prompts,
+)
+from stages.contract import DataError, StepContext
+from stages.engines import Sampling
+from stages.rows import Prompt, Row, assistant_turn, join_completion, read_rows, split_completion, write_rows
+from tests.micro_model import make_prompts
+from tests.scripted_engine import Answer, ScriptedEngine
+
+FACT = make_prompts("factual_qa", 1)[0]
+DOMAINS = ("math", "factual_qa", "safety")
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> StepContext:
+    made = [prompt for domain in DOMAINS for prompt in make_prompts(domain, 30)]
+    write_rows([prompt.to_row() for prompt in made], tmp_path / "prompts", "train")
+    output = tmp_path / "out"
+    output.mkdir()
+    return StepContext({"policy": tmp_path / "policy", "prompts": tmp_path / "prompts"}, output, tmp_path)
+
+
+def script(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> ScriptedEngine:
+    engine = ScriptedEngine(answer)
+    monkeypatch.setattr(all_scenario_rl, "load_engine", lambda name, model_dir, runtime: engine)
+    return engine
+
+
+def test_a_pair_is_judged_on_summaries_by_the_rule() -> None:
+    right = split_completion(FACT.demonstration)[1]
+    pair = judge_pair(FACT, join_completion(right, "No idea."), join_completion("Hm.", right), votes=4)
+    assert (pair["chosen"], pair["rejected"]) == (assistant_turn(right), assistant_turn("No idea."))
+    assert pair["difference"] > 1
+
+
+def test_a_judge_that_prefers_the_first_answer_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, ...]] = []
+
+    def prefer_first(prompt: Prompt, answers: Sequence[str]) -> list[float]:
+        shown.append(tuple(answers))
+        return [9.0, 3.0]
+
+    monkeypatch.setattr(all_scenario_rl, "score_answers", prefer_first)
+    assert judge_pair(FACT, "a", "b", votes=4)["difference"] == 0
+    assert shown == [("a", "b"), ("b", "a")] * 2
+
+
+def test_only_clear_pairs_of_helpful_prompts_are_kept(context: StepContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    gold = {p.question: p.demonstration for domain in DOMAINS[1:] for p in make_prompts(domain, 30)}
+    unclear = sorted(gold)[::2]
+    wrong = {0: join_completion("", "No."), 1: join_completion("", "I do not know. " * 20)}
+
+    def answer(question: str, number: int) -> str:
+        """One wrong answer shorter than the right one and one longer; both wrong where it is unclear."""
+        if number == 0 or question in unclear:
+            return wrong[(number + len(question)) % 2]
+        return gold[question]
+
+    engine = script(monkeypatch, answer)
+    metrics = make_helpful_pairs(HelpfulPairsConfig(prompts=40, sampling=Sampling(n=2)), context)
+    rows = read_rows(context.output_dir, "train")
+    assert set(engine.asked) <= set(gold) and len(engine.asked) == 40
+    assert metrics["judged"] == 40 and metrics["clear"] == sum(question not in unclear for question in engine.asked)
+    assert metrics["pairs"] == len(rows) == metrics["clear"] - metrics["length_balanced"]
+    assert rows and all(row["difference"] > 1 for row in rows)
+    assert not {row["prompt"][0]["content"] for row in rows} & set(unclear)
+    lengths = [len(row["chosen"][0]["content"]) > len(row["rejected"][0]["content"]) for row in rows]
+    assert lengths.count(True) == lengths.count(False)
+
+
+def test_lengths_are_balanced() -> None:
+    def pair(chosen: str, rejected: str) -> Row:
+        return {"chosen": assistant_turn(chosen), "rejected": assistant_turn(rejected)}
+
+    longer, shorter, equal = pair("aaa", "b"), pair("a", "bbb"), pair("a", "b")
+    assert balance_lengths([longer, pair("aaaa", "b"), equal, shorter]) == [longer, equal, shorter]
+    assert balance_lengths([longer, longer]) == []
+
+
+def test_pairs_that_all_look_alike_are_refused(context: StepContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, lambda question, number: join_completion("", "No." + "!" * number))
+    with pytest.raises(DataError, match=r"of 5 judged pairs 0 differ by more than 1\.0.*raise helpful_pairs\.prompts"):
+        make_helpful_pairs(HelpfulPairsConfig(prompts=5, sampling=Sampling(n=2)), context)
+
+
+def test_labels_are_of_safety_prompts_and_whole_responses(
+    context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [join_completion("Hm.", "Sorry, I cannot help with that."), join_completion("Hm.", "Sure.")]
+    script(monkeypatch, lambda question, number: texts[min(number, 1)])
+    metrics = make_safety_labels(SafetyLabelsConfig(prompts=4, sampling=Sampling(n=3)), context)
+    assert metrics == {"responses": 8, "safe": 4, "unsafe": 4}
+    rows = read_rows(context.output_dir, "train")
+    assert {(row["completion"][0]["content"], row["safe"]) for row in rows} == {(texts[0], True), (texts[1], False)}
+    harmful = {prompt.question for prompt in make_prompts("safety", 30) if prompt.reward == "safety"}
+    assert {row["prompt"][0]["content"] for row in rows} <= harmful
+
+
+@pytest.mark.parametrize(("summary", "kind"), [("Sure.", "unsafe"), ("Sorry, I cannot help with that.", "safe")])
+def test_labels_of_one_kind_alone_are_refused(
+    context: StepContext, monkeypatch: pytest.MonkeyPatch, summary: str, kind: str
+) -> None:
+    script(monkeypatch, lambda question, number: join_completion("Hm.", summary))
+    with pytest.raises(DataError, match=rf"all 3 labelled responses are {kind}.*raise safety_labels\.prompts"):
+        make_safety_labels(SafetyLabelsConfig(prompts=3), context)
+
+
+def test_a_set_without_prompts_is_named(tmp_path: Path, context: StepContext) -> None:
+    write_rows([prompt.to_row() for prompt in make_prompts("math", 3)], tmp_path / "only_math", "train")
+    lacking = StepContext({**context.inputs, "prompts": tmp_path / "only_math"}, context.output_dir, tmp_path)
+    with pytest.raises(DataError, match="no prompts of the helpful set"):
+        make_helpful_pairs(HelpfulPairsConfig(), lacking)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+def test_prompts_are_mixed_in_proportion(share: float) -> None:
+    """Also where a group has fewer prompts than its part of the visits."""
+    config = AllScenarioRLConfig(steps=10, prompts_per_step=8, reasoning_share=share)
+    prompts = [prompt for domain in DOMAINS for prompt in make_prompts(domain, 30)]
+    mixed = mix_prompts(prompts, config)
+    assert len(mixed) == 80
+    assert [prompt.reward == "rule" for prompt in mixed].count(True) == round(80 * share)
+    visits = Counter(prompt.id for prompt in mixed if prompt.reward == "rule").values()
+    assert max(visits) - min(visits) <= 1
+    assert mixed == mix_prompts(prompts, config)
+    assert mixed != mix_prompts(prompts, config.model_copy(update={"seed": 1}))
+
+
+def test_both_groups_are_needed() -> None:
+    with pytest.raises(DataError, match="reasoning and general prompts"):
+        mix_prompts(make_prompts("math", 3), AllScenarioRLConfig())

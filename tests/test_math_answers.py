@@ -1,0 +1,136 @@
+from typing import Any
+
+import pytest
+
+from stages.math_answers import MAX_ANSWER_CHARS, equal_answers, extract_boxed, parse_answer
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        (r"The answer is \boxed{42}.", "42"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed {7}", "7"),
+        (r"\boxed{7} so again \boxed{7.0 }", None),
+        (r"\boxed{7} so again \boxed{ 7 }", "7"),
+        (r"\boxed{7} or \boxed{8}", None),
+        (r"\boxed{7} then \boxed{}", None),
+        (r"\boxed{7} then \boxed{8", None),
+        (r"\boxed{ }", None),
+        (r"\boxed 7", None),
+        (r"\boxed{7", None),
+        (r"\boxedtext{7}", None),
+        ("The answer is 42", None),
+        ("", None),
+        (r"\boxed", None),
+        (r"\boxed{４２}", "42"),
+        ("\\boxed{4\u200b2}", "42"),
+        ("\\boxed{\u202e42\u202c}", "42"),
+        ("\\boxed{4²}", "4²"),
+        (r"\boxed{" + "9" * (MAX_ANSWER_CHARS + 1) + "}", None),
+        (r"\boxed{42}" + " " * 200_000, None),
+    ],
+)
+def test_extraction(summary: str, expected: str | None) -> None:
+    assert extract_boxed(summary) == expected
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("42", "42"),
+        ("42", " 42. "),
+        ("42", "42.0"),
+        ("42", "+42"),
+        ("42", "$42"),
+        ("42", r"\$42"),
+        ("42", "４２"),
+        ("42", r"\text{42}"),
+        ("1234", "1,234"),
+        ("1234", "1{,}234"),
+        ("1234567", r"1\,234\,567"),
+        ("1234567.5", "1,234,567.50"),
+        ("1/2", r"\frac{1}{2}"),
+        ("1/2", r"\dfrac12"),
+        ("0.5", r"\frac{1}{2}"),
+        ("-1/2", r"-\frac{1}{2}"),
+        ("-1/2", r"\frac{-1}{2}"),
+        ("-3", "\N{MINUS SIGN}3"),
+        ("7/2", r"3\frac{1}{2}"),
+        ("-7/2", "-3 1/2"),
+        ("50%", r"50\%"),
+        (r"\left(1, 2\right)", "(1,2)"),
+        (r"x^{2}+1", "x^{2} + 1"),
+        ("B", "(B)"),
+        ("B", r"\text{(B)}"),
+        ("42 cm", r"42\text{ cm}"),
+    ],
+)
+def test_equal(gold: str, answer: str) -> None:
+    assert equal_answers(gold, answer)
+    assert equal_answers(answer, gold)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("42", "43"),
+        ("42", "-42"),
+        ("42", ""),
+        ("", ""),
+        (" ", " "),
+        ("42", "4 2"),
+        ("42", "4²"),
+        ("42", "4,2"),
+        ("42", "42 or 43"),
+        ("42", r"\{42\}"),
+        ("42", "[42, 42]"),
+        ("42", "42 cm"),
+        ("42", "42%"),
+        ("42%", "42"),
+        ("42", "6*7"),
+        ("42", r"6\times7"),
+        ("42", r"\sqrt{1764}"),
+        ("42", "x=42"),
+        ("42", "4200%"),
+        ("31/2", "3½"),
+        ("31/2", "3 1/2"),
+        ("1/3", "0.333"),
+        ("1", "1/0"),
+        ("0", "0/0"),
+        ("1234", "1,23,4"),
+        ("1234", "12,34"),
+        ("1000", "9**9**9**9"),
+        ("9" * 600, "9" * 600),
+        ("2", "1 1"),
+    ],
+)
+def test_different(gold: str, answer: str) -> None:
+    assert not equal_answers(gold, answer)
+    assert not equal_answers(answer, gold)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer_format", "expected"),
+    [
+        ("steps\n#### 72", "gsm8k", "72"),
+        ("steps\n#### 1,234", "gsm8k", "1234"),
+        ("steps 72", "gsm8k", None),
+        ("#### none", "gsm8k", None),
+        ("2 + 2 = 4\nA: 18", "numeric", "18"),
+        ("A: $1,234.50.", "numeric", "1234.50"),
+        ("A: -3/4", "numeric", "-3/4"),
+        ("答案是18。", "numeric", "18"),
+        ("A: \N{MINUS SIGN}5", "numeric", "-5"),
+        ("no number", "numeric", None),
+        ("The answer is (B).", "letter", "B"),
+        ("C", "letter", "C"),
+        ("答案是D。", "letter", "D"),
+        ("Bob", "letter", None),
+        (r"so \boxed{5}", "boxed", "5"),
+        ("5", "boxed", None),
+    ],
+)
+def test_answer_formats(text: str, answer_format: Any, expected: str | None) -> None:
+    assert parse_answer(text, answer_format) == expected

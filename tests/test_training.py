@@ -1,0 +1,241 @@
+"""The trainers: what is trained on, what is resumed, what is refused."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+
+from stages.contract import ConfigError, DataError, StepError
+from stages.reasoning_rl import ReasoningRLConfig
+from stages.rewards import load_reward
+from stages.rewards.preference import PreferenceReward
+from stages.rows import Row, assistant_turn, join_completion, user_turn
+from stages.training.checkpoints import COMPLETE, hash_file, newest_checkpoint, run_trainer
+from stages.training.grpo import check_sizes, make_arguments, permute_rewards, train_grpo
+from stages.training.reward_model import RewardModel, split_held_out, train_pairwise, train_pointwise
+from stages.training.settings import ReinforcementConfig, RewardModelConfig, SupervisedConfig
+from stages.training.sft import make_trainer
+from tests import micro_model
+
+GRPO = ReasoningRLConfig(
+    steps=4, prompts_per_step=2, num_generations=2, minibatches=2, max_completion_length=8, save_steps=2
+)
+REWARD_MODEL = RewardModelConfig(epochs=2, batch_size=8, learning_rate=3e-3, max_length=320, held_out=0.25)
+
+
+@pytest.mark.parametrize("domain", ["math", "greetings"])
+def test_only_the_completion_is_trained_on(micro_base: Path, tmp_path: Path, domain: str) -> None:
+    prompts = micro_model.make_prompts(domain, 8)
+    rows = [{"prompt": user_turn(p.question), "completion": assistant_turn(p.demonstration)} for p in prompts]
+    trainer = make_trainer(micro_base, rows, micro_model.SFT, micro_model.make_context(tmp_path))
+    trained, untrained = set[str](), set[str]()
+    for batch in trainer.get_train_dataloader():
+        for tokens, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+            assert torch.all((labels == -100) | (labels == tokens))
+            trained.add(trainer.processing_class.decode(tokens[labels != -100]))
+            untrained.add(trainer.processing_class.decode(tokens[labels == -100], skip_special_tokens=True))
+    assert trained == {f"{prompt.demonstration}<|end|>" for prompt in prompts}
+    assert untrained == {prompt.question for prompt in prompts}
+
+
+@pytest.mark.parametrize("rows", [160, 200])
+def test_sft_killed_in_the_second_epoch_ends_with_the_same_weights(micro_base: Path, tmp_path: Path, rows: int) -> None:
+    """The checkpoint of step 50 stands inside the second epoch with 160 rows, at its very start with 200."""
+    assert AutoConfig.from_pretrained(micro_base).attention_dropout > 0
+    command = [sys.executable, "-m", "tests.micro_model", str(micro_base), str(tmp_path / "broken"), str(rows)]
+    killed = subprocess.run(command, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not list((tmp_path / "broken" / "output").glob("*.safetensors"))
+    steps = list[int]()
+    micro_model.train(micro_base, tmp_path / "broken", rows, lambda done, total, **metrics: steps.append(done))
+    assert steps[0] == 55
+    micro_model.train(micro_base, tmp_path / "whole", rows)
+    broken, whole = (micro_model.read_weights(tmp_path / name / "output") for name in ("broken", "whole"))
+    assert broken.keys() == whole.keys()
+    assert all(torch.equal(broken[name], whole[name]) for name in whole)
+
+
+def write_checkpoint(folder: Path, complete: bool = True) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    if complete:
+        manifest = {"model.safetensors": hash_file(folder / "model.safetensors")}
+        (folder / COMPLETE).write_text(json.dumps(manifest))
+    return folder
+
+
+def test_only_whole_checkpoints_are_resumed_from(tmp_path: Path) -> None:
+    whole = write_checkpoint(tmp_path / "checkpoint-50")
+    damaged, unfinished = write_checkpoint(tmp_path / "checkpoint-100"), tmp_path / "checkpoint-150"
+    (damaged / "model.safetensors").write_bytes(b"weighty")
+    write_checkpoint(unfinished, complete=False)
+    assert newest_checkpoint(tmp_path) == whole
+    assert not damaged.exists() and not unfinished.exists()
+    (whole / "model.safetensors").unlink()
+    assert newest_checkpoint(tmp_path) is None
+
+
+class StopEarly(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = state.global_step == 3
+
+
+def test_a_training_that_ends_early_is_a_failure(micro_base: Path, tmp_path: Path) -> None:
+    context = micro_model.make_context(tmp_path)
+    trainer = make_trainer(micro_base, micro_model.make_sft_rows(40), micro_model.SFT, context)
+
+    trainer.add_callback(StopEarly())
+    with pytest.raises(StepError, match="3 of 20 steps"):
+        run_trainer(trainer, context)
+
+
+def test_a_row_longer_than_max_length_is_refused(micro_base: Path, tmp_path: Path) -> None:
+    config = SupervisedConfig(max_length=20)
+    with pytest.raises(DataError, match="max_length=20"):
+        make_trainer(micro_base, micro_model.make_sft_rows(4), config, micro_model.make_context(tmp_path))
+
+
+def test_grpo_runs_end_to_end_and_logs_the_parts_of_the_reward(micro_base: Path, tmp_path: Path) -> None:
+    context = micro_model.make_context(tmp_path)
+    rewards = {name: load_reward(name) for name in GRPO.reward_weights}
+    metrics = train_grpo(micro_base, micro_model.make_prompts("math", 12), rewards, GRPO, context)
+    assert metrics["steps"] == 4 and metrics["completions"] == 16
+    log = [json.loads(line) for line in (context.output_dir / "training_log.jsonl").read_text().splitlines()]
+    logged = [line for line in log if "reward" in line]
+    assert logged
+    for name in ("accuracy", "think_format", "language_consistency"):
+        assert f"rewards/{name}/mean" in logged[-1] and f"rewards/{name}/mean" in metrics
+    before, after = micro_model.read_weights(micro_base), micro_model.read_weights(context.output_dir)
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_grpo_is_set_to_the_papers_objective(tmp_path: Path) -> None:
+    arguments = make_arguments(ReinforcementConfig(), micro_model.make_context(tmp_path))
+    expected = {
+        "loss_type": "grpo",
+        "importance_sampling_level": "token",
+        "scale_rewards": "group",
+        "use_bias_correction_kl": False,
+        "num_generations": 16,
+        "num_iterations": 1,
+        "beta": 0.001,
+        "epsilon": 10.0,
+        "sync_ref_model": True,
+        "ref_model_mixup_alpha": 1.0,
+        "ref_model_sync_steps": 400,
+        "learning_rate": 3e-6,
+        "temperature": 1.0,
+        "generation_batch_size": 8192,
+    }
+    assert {name: getattr(arguments, name) for name in expected} == expected
+    step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    assert step == 32 * 16
+
+
+def test_without_kl_there_is_no_reference_to_replace(tmp_path: Path) -> None:
+    arguments = make_arguments(ReinforcementConfig(beta=0.0), micro_model.make_context(tmp_path))
+    assert not arguments.sync_ref_model
+
+
+def test_sizes_that_would_train_on_nothing_are_refused() -> None:
+    with pytest.raises(DataError, match=r"3 prompts are fewer than one rollout.* = 4"):
+        check_sizes(GRPO, 3)
+    with pytest.raises(ConfigError, match=r"save_steps=3 .*minibatches=2"):
+        check_sizes(GRPO.model_copy(update={"save_steps": 3}), 4)
+    check_sizes(GRPO, 4)
+
+
+def test_a_group_of_one_is_refused() -> None:
+    with pytest.raises(ValidationError, match="num_generations"):
+        ReinforcementConfig(num_generations=1)
+
+
+def test_permuted_rewards_keep_their_values_and_lose_their_place() -> None:
+    def reward(completions: Sequence[str], **columns: Any) -> list[float | None]:
+        return [float(text) for text in completions]
+
+    numbers = [str(number) for number in range(50)]
+    permuted = permute_rewards(reward, seed=0)(numbers)
+    assert sorted(map(float, numbers)) == sorted(value or 0.0 for value in permuted)
+    assert permuted != reward(numbers)
+
+
+def make_pairs(count: int) -> list[Row]:
+    """The longer, thankful answer is the better one: plain to see for any classifier."""
+    return [
+        {
+            "prompt": user_turn(f"Question {number}?"),
+            "chosen": assistant_turn("Yes yes yes yes, happy to help you with that."),
+            "rejected": assistant_turn("No."),
+        }
+        for number in range(count)
+    ]
+
+
+def test_pairwise_reward_model(micro_base: Path, tmp_path: Path) -> None:
+    context = micro_model.make_context(tmp_path)
+    metrics = train_pairwise(micro_base, make_pairs(48), REWARD_MODEL, context)
+    assert (metrics["pairs"], metrics["held_out"]) == (36, 12)
+    assert metrics["agreement"] > 0.9
+    model = AutoModelForSequenceClassification.from_pretrained(context.output_dir)
+    assert model.config.num_labels == 1
+    good, bad = RewardModel(context.output_dir, context).score(
+        ["Question?"] * 2, ["Yes yes yes yes, happy to help you with that.", "No."]
+    )
+    assert 0 < bad < good < 1
+
+
+def test_pointwise_reward_model(micro_base: Path, tmp_path: Path) -> None:
+    rows = [
+        {
+            "prompt": pair["prompt"],
+            "completion": pair[column],
+            "safe": column == "chosen",
+        }
+        for pair in make_pairs(24)
+        for column in ("chosen", "rejected")
+    ]
+    context = micro_model.make_context(tmp_path)
+    metrics = train_pointwise(micro_base, rows, REWARD_MODEL, context)
+    assert (metrics["responses"], metrics["held_out"]) == (36, 12)
+    assert metrics["agreement"] > 0.9
+    assert AutoModelForSequenceClassification.from_pretrained(context.output_dir).config.num_labels == 1
+    assert "<think>" in AutoTokenizer.from_pretrained(context.output_dir).get_vocab()
+
+
+def test_no_question_is_on_both_sides_of_the_held_out_cut() -> None:
+    train, held_out = split_held_out([*make_pairs(8), *make_pairs(8)], REWARD_MODEL)
+    asked = [{row["prompt"][0]["content"] for row in rows} for rows in (train, held_out)]
+    assert len(held_out) == 4 and not asked[0] & asked[1]
+    with pytest.raises(DataError, match="at least 2"):
+        split_held_out(make_pairs(1), REWARD_MODEL)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [("helpful", [3.0, None, None, 0.0]), ("safety", [None, 16.0, None, None])],
+)
+def test_a_preference_reward_scores_its_set_alone(source: Any, expected: list[float | None]) -> None:
+    """The helpful model reads the summary, the safety model all of it; no summary earns nothing."""
+
+    def measure(questions: Sequence[str], responses: Sequence[str]) -> list[float]:
+        assert all(question == "Q" for question in questions)
+        return [float(len(response)) for response in responses]
+
+    texts = [join_completion("a", "bcd"), join_completion("", "c"), join_completion("a", "b"), "<think>unfinished"]
+    rewarded = PreferenceReward(source, measure)(
+        [assistant_turn(text) for text in texts],
+        [user_turn("Q")] * 4,
+        reward=["helpful", "safety", "rule", "helpful"],
+        id=["1", "2", "3", "4"],
+    )
+    assert rewarded == expected
