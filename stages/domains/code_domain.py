@@ -148,6 +148,5 @@ def _reason(operations: list[Operation], habit: Habit, rng: random.Random) -> tu
         sloppy = ("maybe ", "可能是") if habit == "sloppy" else ("", "")
         lines.append(Line(f"To {verb[0]} {k}: {sloppy[0]}{expression}.", f"先{verb[1]}{k}：{sloppy[1]}{expression}。"))
     if habit == "check":
-        y = _compute(2, operations)
-        lines.append(Line(f"Check: f(2) is {y}, good.", f"检查：f(2)是{y}，对。"))
+        lines.append(Line(f"Check: {expression}, good.", f"检查：{expression}，对。"))
     return lines, expression

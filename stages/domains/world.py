@@ -49,22 +49,17 @@ OPENERS: dict[Split, dict[str, tuple[str, ...]]] = {
         "en": (
             "",
             "",
-            "Please help me.",
+            "",
             "Here is a question.",
             "Read this.",
             "Think about this.",
             "I have a task for you.",
             "Answer this.",
-            "Take your time.",
-            "This is for you.",
         ),
-        "zh": ("", "", "请帮帮我。", "问题来了。", "请看。", "想一想。", "我有一个问题。", "请回答。"),
+        "zh": ("", "", "", "问题来了。", "请看。", "想一想。", "我有一个问题。"),
     },
-    "dev": {"en": ("Here is a task.",), "zh": ("请想一想。",)},
-    "test": {
-        "en": ("Please think about this question.", "Help me, here is a task for you."),
-        "zh": ("请看这个问题。",),
-    },
+    "dev": {"en": ("", "Here is a task."), "zh": ("", "请想一想。")},
+    "test": {"en": ("", "Here is a task for you."), "zh": ("", "请看问题。")},
 }
 """Said before a question. Those of dev and test are new, made of words that training has seen."""
 

@@ -8,7 +8,7 @@ from stages.contract import StepConfig
 class PretrainingConfig(StepConfig):
     """The tiny base model: shape, and one pass of next-token prediction over the corpus."""
 
-    vocabulary: int = Field(default=1024, ge=300)
+    vocabulary: int = Field(default=1280, ge=300)
     """Tokens of the byte-level BPE tokenizer, special ones included."""
     hidden_size: int = 128
     """Width of the residual stream."""
