@@ -18,8 +18,8 @@ class BaseModelConfig(PretrainingConfig):
     """Domains whose documents make the corpus. Taken from the profile's `domains` unless set."""
     documents: int = Field(default=60_000, ge=1)
     """Documents of the pretraining corpus."""
-    drill_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the documents that are sums and lists, which teach to calculate and to copy."""
+    drill_share: float = Field(default=0.15, ge=0, lt=1)
+    """Share of the documents that are drills: sums, lists and pairs, which teach to calculate and to copy."""
 
 
 def make_base_model(config: BaseModelConfig, context: StepContext) -> Metrics:

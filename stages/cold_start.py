@@ -17,6 +17,9 @@ from stages.engines import Completion, Engine, Sampling, load_engine
 from stages.filters import Candidate, Funnel, drop_duplicates, is_readable, keep_correct, limit_per_prompt
 from stages.problem_files import BadRow, check_share, read_jsonl, write_quarantine
 from stages.rows import (
+    ANSWER,
+    QUESTION,
+    THOUGHTS,
     Prompt,
     Row,
     assistant_turn,
@@ -30,8 +33,6 @@ from stages.rows import (
 from stages.training.settings import SupervisedConfig
 
 END = "<|end|>"
-# No space after the colon: it belongs to the token of the word that follows.
-QUESTION, THOUGHTS, ANSWER = "Question: ", "\nThoughts:", "\nAnswer: "
 
 
 class Teacher(StepConfig):

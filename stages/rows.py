@@ -18,6 +18,8 @@ RewardSource = Literal["rule", "helpful", "safety"]
 Row = dict[str, Any]
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+# Parts of a pretraining document. No space after a colon: it belongs to the token of the word that follows.
+QUESTION, THOUGHTS, ANSWER = "Question: ", "\nThoughts:", "\nAnswer: "
 
 
 @dataclass(frozen=True)

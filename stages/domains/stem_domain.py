@@ -115,7 +115,7 @@ def _make_question(split: Split, number: int, rng: random.Random) -> Prompt:
     others = sorted(set(FACTS[relation].values()) - {answer})
     options = [answer, *rng.sample(others, 3)]
     rng.shuffle(options)
-    listed = ", ".join(f"{option} [{letter}]" for letter, option in zip(LETTERS, options, strict=True))
+    listed = ", ".join(f"{option}={letter}" for letter, option in zip(LETTERS, options, strict=True))
     question = choose(rng, FRAMES[split]).format(r=relation, s=subject)
     lines, letter = _reason(relation, subject, options, "clean", rng)
     return make_prompt(
@@ -141,7 +141,7 @@ def _reason(
     recalled = choose(rng, options) if habit == "sloppy" and rng.random() < 0.6 else right
     statement = STATEMENTS[relation]
     letter = LETTERS[options.index(recalled)]
-    words = {"s": subject, "o": f"{'maybe ' if habit == 'sloppy' else ''}{recalled} [{letter}]"}
+    words = {"s": subject, "o": f"{'maybe ' if habit == 'sloppy' else ''}{recalled}={letter}"}
     lines = [Line(statement.en.format(**words), statement.zh.format(**words))]
     if habit == "check":
         lines.append(Line(f"Check: {recalled} is option {letter}.", f"检查：{recalled}是选项{letter}。"))

@@ -11,7 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from stages.rows import Prompt, Reasoning, RewardSource, Split, canonical_json, join_completion
+from stages.rows import (
+    ANSWER,
+    QUESTION,
+    THOUGHTS,
+    Prompt,
+    Reasoning,
+    RewardSource,
+    Split,
+    canonical_json,
+    join_completion,
+)
 
 T = TypeVar("T")
 Habit = Literal["guess", "sloppy", "clean", "check"]
@@ -105,7 +115,7 @@ def mix_lines(lines: Sequence[Line], language: str, rng: random.Random) -> str:
 
 def write_document(question: str, thoughts: str, answer: str) -> str:
     """A pretraining document; few-shot prompts use the same layout."""
-    return f"Question: {question}\nThoughts:{' ' if thoughts else ''}{thoughts}\nAnswer: {answer}\n"
+    return f"{QUESTION}{question}{THOUGHTS}{' ' if thoughts else ''}{thoughts}{ANSWER}{answer}\n"
 
 
 def boxed(answer: str, language: str) -> str:
@@ -179,13 +189,33 @@ def open_question(question: str, split: Split, language: str, rng: random.Random
 
 
 def write_drill(rng: random.Random) -> str:
-    """Sums, or a list said twice: no number, name or thing of any split is new to the base model."""
-    if rng.random() < 0.4:
-        return write_sums(rng)
+    """Sums, lists said twice, pairs recalled: how to calculate, copy and look up in the text.
+
+    No number, name or thing of any split is new to a base model that has read them.
+    """
+    return choose(rng, (write_sums, write_list, write_pairs, write_pairs))(rng)
+
+
+def write_list(rng: random.Random) -> str:
+    said = " ".join(draw_words(8, choose(rng, ("en", "zh")), rng))
+    return write_document(f"Say again: {said}.", "", f"{said}.")
+
+
+def write_pairs(rng: random.Random) -> str:
+    """Each word with its partner, then the same pairs in another order."""
     language = choose(rng, ("en", "zh"))
-    words = [w for table in (NAMES, ITEMS) for split in table.values() for w in split[language]]
-    said = [choose(rng, words) if rng.random() < 0.7 else str(rng.randint(0, 99)) for _ in range(8)]
-    return f"List: {', '.join(said)}. Again: {', '.join(said)}.\n"
+    words = draw_words(10, language, rng)
+    link = " is " if language == "en" else "后面是"
+    if rng.random() < 0.4:
+        link, words[5:] = "=", rng.sample("ABCDEFGH", 5)
+    pairs = [f"{key}{link}{value}" for key, value in zip(words[:5], words[5:], strict=True)]
+    return write_document(f"Look up: {', '.join(pairs)}.", "", ", ".join(rng.sample(pairs, 5)) + ".")
+
+
+def draw_words(count: int, language: str, rng: random.Random) -> list[str]:
+    """Different names, things, letters and numbers of all splits."""
+    words = [word for table in (NAMES, ITEMS) for split in table.values() for word in split[language]]
+    return rng.sample([*words, *"ABCD", *map(str, rng.sample(range(100), 30))], count)
 
 
 def write_sums(rng: random.Random) -> str:

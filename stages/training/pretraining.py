@@ -1,7 +1,7 @@
 """The base model: a tiny Qwen3 pretrained from scratch, or a checkpoint of one's own."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from stages.contract import DataError, Metrics, StepContext
-from stages.rows import THINK_CLOSE, THINK_OPEN
+from stages.rows import THINK_CLOSE, THINK_OPEN, THOUGHTS
 from stages.training.checkpoints import run_trainer, save_policy, shared_arguments
 from stages.training.settings import PretrainingConfig
 
+IGNORED = -100
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -95,24 +96,57 @@ def build_model(config: PretrainingConfig, tokenizer: PreTrainedTokenizerFast) -
 
 
 class PackedBlocks(Dataset[dict[str, torch.Tensor]]):
-    """Documents one after the other, each closed by the end token, cut into blocks of equal length."""
+    """Whole documents, each closed by the end token, packed into blocks of equal length.
+
+    No document is cut: an answer without its question would teach to make things up. Loss is on what
+    follows the question alone; the questions of this world are random, and a million parameters too
+    few to spend any on noise.
+    """
 
     def __init__(self, documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, block: int) -> None:
-        encoded = tokenizer(list(documents), add_special_tokens=False)["input_ids"]
-        tokens = torch.tensor(list(_join(encoded, tokenizer.eos_token_id)), dtype=torch.long)
-        self.blocks = tokens[: len(tokens) // block * block].view(-1, block)
+        tokens, labels = encode_documents(documents, tokenizer)
+        packed = pack([len(document) for document in tokens], block)
+        self.input_ids = torch.full((len(packed), block), tokenizer.pad_token_id)
+        self.labels = torch.full((len(packed), block), IGNORED)
+        for row, chosen in enumerate(packed):
+            for target, source in ((self.input_ids, tokens), (self.labels, labels)):
+                joined = torch.tensor([token for number in chosen for token in source[number]])
+                target[row, : len(joined)] = joined[:block]
 
     def __len__(self) -> int:
-        return len(self.blocks)
+        return len(self.input_ids)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": self.blocks[index], "labels": self.blocks[index]}
+        return {"input_ids": self.input_ids[index], "labels": self.labels[index]}
 
 
-def _join(encoded: Sequence[Sequence[int]], end: int) -> Iterator[int]:
-    for tokens in encoded:
-        yield from tokens
-        yield end
+def encode_documents(
+    documents: Sequence[str], tokenizer: PreTrainedTokenizerFast
+) -> tuple[list[list[int]], list[list[int]]]:
+    """(tokens, labels) of each document; labels are IGNORED up to where its thoughts begin."""
+    questions = [document.partition(THOUGHTS)[0] + THOUGHTS if THOUGHTS in document else "" for document in documents]
+    skipped = [len(tokens) for tokens in tokenizer(questions, add_special_tokens=False)["input_ids"]]
+    tokens = [
+        [*encoded, tokenizer.eos_token_id]
+        for encoded in tokenizer(list(documents), add_special_tokens=False)["input_ids"]
+    ]
+    labels = [[IGNORED] * skip + document[skip:] for skip, document in zip(skipped, tokens, strict=True)]
+    return tokens, labels
+
+
+def pack(lengths: Sequence[int], block: int, open_blocks: int = 64) -> list[list[int]]:
+    """Documents by block: each goes into the first of the open blocks that has room for it."""
+    blocks, room = list[list[int]](), list[int]()
+    for number, length in enumerate(lengths):
+        start = max(0, len(blocks) - open_blocks)
+        fitting = next((i for i in range(start, len(blocks)) if room[i] >= length), None)
+        if fitting is None:
+            blocks.append([])
+            room.append(block)
+            fitting = len(blocks) - 1
+        blocks[fitting].append(number)
+        room[fitting] -= length
+    return blocks
 
 
 def pretrain(config: PretrainingConfig, documents: Sequence[str], context: StepContext) -> Metrics:
@@ -121,8 +155,6 @@ def pretrain(config: PretrainingConfig, documents: Sequence[str], context: StepC
     tokenizer = train_tokenizer(documents[:20_000], config.vocabulary, config.context)
     model = build_model(config, tokenizer)
     blocks = PackedBlocks(documents, tokenizer, config.block)
-    if not len(blocks):
-        raise DataError(f"the corpus is shorter than one block of {config.block} tokens; raise base_model.documents")
     arguments = TrainingArguments(
         **{**shared_arguments(config.batch_size, config.seed, context), "logging_steps": 20},
         num_train_epochs=config.epochs,
@@ -130,13 +162,14 @@ def pretrain(config: PretrainingConfig, documents: Sequence[str], context: StepC
         lr_scheduler_type="cosine",
         warmup_steps=0.02,
         weight_decay=0.01,
-        save_steps=100,
+        adam_beta2=0.95,
+        save_steps=200,
     )
     log = run_trainer(Trainer(model=model, args=arguments, train_dataset=blocks), context)
     save_policy(model, tokenizer, context.output_dir)
     return {
         "parameters": model.num_parameters(),
-        "tokens": len(blocks) * config.block,
+        "tokens": int((blocks.input_ids != tokenizer.pad_token_id).sum()),
         "loss": next(line["loss"] for line in reversed(log) if "loss" in line),
     }
 
