@@ -22,7 +22,7 @@ from pipeline.config import Profile, load_profile, profile_model
 from pipeline.planner import PlannedStep, Selection, plan_run
 from pipeline.provenance import digest_source
 from pipeline.recipe import R1, check_recipe
-from pipeline.store import Artifact, Ref, Store, describe_damage
+from pipeline.store import Artifact, Ref, Store, refuse_damage
 from stages.contract import ArtifactError, ConfigError, PipelineError, Step, StepError, find_step
 
 ARTIFACTS = Path("artifacts")
@@ -105,37 +105,36 @@ def plan_steps(given: argparse.Namespace, profile: Profile, store: Store, steps:
         print_json({"project": store.project, "steps": [{n: getattr(p, n) for n in names} for p in planned]})
     else:
         for plan in planned:
-            print(f"{plan.action:<6} {plan.ref if plan.version else plan.step}: {plan.reason}")
-    warn_of_changed_source(planned, store)
+            print(f"{plan.action:<6} {plan.artifact.ref if plan.artifact else plan.step}: {plan.reason}")
+    warn_of_changed_source(planned)
     return DONE
 
 
 def run_steps(given: argparse.Namespace, profile: Profile, store: Store, steps: Sequence[Step]) -> int:
     selection = read_selection(given)
     planned = plan_run(steps, profile, store, selection)
-    warn_of_changed_source(planned, store)
-    if all(plan.action == "reuse" for plan in planned):
+    warn_of_changed_source(planned)
+    if all(plan.artifact for plan in planned):
         for plan in planned:
-            print(f"reuse {plan.ref}")
+            print(f"reuse {plan.artifact.ref if plan.artifact else plan.step}")
         return DONE
     if given.local:
         from pipeline.runner import run_plan
 
-        run_plan(planned, steps, profile, store)
+        artifacts = run_plan(planned, steps, profile, store)
     else:
         from pipeline.flow import run_with_prefect
 
-        run_with_prefect(str(given.config), selection, given.set)
-    names = [plan.step for plan in planned]
-    print_table([history[-1] for name in names if (history := store.history(name))])
+        refs = run_with_prefect(str(given.config), selection, given.set)
+        artifacts = [store.get(Ref.parse(ref)) for ref in refs.values()]
+    print_table(artifacts)
     return report_results(given, profile, store, steps)
 
 
-def warn_of_changed_source(planned: Sequence[PlannedStep], store: Store) -> None:
+def warn_of_changed_source(planned: Sequence[PlannedStep]) -> None:
     """Source code is not part of a fingerprint: a step's `revision` says when its meaning changes."""
     source = digest_source()
-    reused = [plan.ref for plan in planned if plan.action == "reuse"]
-    stale = [str(ref) for ref in reused if store.get(ref).record.provenance.source != source]
+    stale = [plan.step for plan in planned if plan.artifact and plan.artifact.record.provenance.source != source]
     if stale:
         remedy = "--force makes a step again, a new `revision` makes it new for everyone"
         print(f"note: stages/ has changed since {len(stale)} reused artifacts were made; {remedy}", file=sys.stderr)
@@ -207,14 +206,14 @@ def shorten_metrics(metrics: dict[str, Any]) -> str:
 
 
 def verify_artifacts(given: argparse.Namespace, profile: Profile, store: Store, steps: Sequence[Step]) -> int:
-    found = [(ref, examine(store, ref)) for name in store.step_names() for ref in store.versions(name)]
+    found = {ref: examine(store, ref) for name in store.step_names() for ref in store.versions(name)}
     if given.json:
-        listed = [{"ref": str(ref), "problems": problems} for ref, problems in found]
+        listed = [{"ref": str(ref), "problems": problems} for ref, problems in found.items()]
         print_json({"project": store.project, "artifacts": listed})
     else:
-        for ref, problems in found:
+        for ref, problems in found.items():
             print(f"{ref}: {'; '.join(problems) or 'sound'}")
-    return DAMAGED if any(problems for _, problems in found) else DONE
+    return DAMAGED if any(found.values()) else DONE
 
 
 def examine(store: Store, ref: Ref) -> list[str]:
@@ -247,8 +246,7 @@ def ask_policy(given: argparse.Namespace, profile: Profile, store: Store, steps:
         is_what = f"a {found[-1].record.kind}" if found else "not made yet"
         raise ConfigError(f"{given.artifact} is {is_what}; expected a policy, as all_scenario_rl")
     artifact = found[-1]
-    if problems := store.check(artifact):
-        raise ArtifactError(describe_damage(artifact, problems))
+    refuse_damage(artifact, store.check(artifact))
     runtime = profile.runtime_of(artifact.ref.step)
     command = [runtime.interpreter or sys.executable, "-m", "stages", "ask"]
     command += ["--model", str(artifact.path.resolve()), "--question", given.question]

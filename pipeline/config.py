@@ -72,8 +72,13 @@ def load_profile(path: Path, overrides: Sequence[str], steps: Sequence[Step]) ->
         profile: Any = model.model_validate(sections)
     except ValidationError as error:
         found = [e for e in error.errors() if e["loc"][:2] not in inherited]
-        raise ConfigError(describe_errors(found or error.errors(), path, overridden, model)) from error
-    check_runtime_steps(profile.runtime, steps, path)
+        lines = [describe_error(e, path, overridden, model) for e in found or error.errors()]
+        more = [f"and {len(lines) - MOST_ERRORS} more"] if len(lines) > MOST_ERRORS else []
+        raise ConfigError("; ".join([*lines[:MOST_ERRORS], *more])) from error
+    names = [step.name for step in steps]
+    for name in profile.runtime.steps:
+        if name not in names:
+            raise ConfigError(f"{path}: runtime.steps.{name}: no such step{suggest(name, names)}")
     configs = {step.name: getattr(profile, step.config_section) for step in steps}
     return Profile(path, profile.project, configs, profile.runtime, profile.model_dump(mode="json"))
 
@@ -135,21 +140,6 @@ def spread_shared(raw: Mapping[str, Any], steps: Sequence[Step]) -> tuple[dict[s
             inherited |= {(name, key) for key in shared}
             sections[name] = {**section, **{key: raw[key] for key in shared if key in raw}}
     return sections, inherited
-
-
-def check_runtime_steps(runtime: RuntimeSection, steps: Sequence[Step], path: Path) -> None:
-    names = [step.name for step in steps]
-    for name in runtime.steps:
-        if name not in names:
-            raise ConfigError(f"{path}: runtime.steps.{name}: no such step{suggest(name, names)}")
-
-
-def describe_errors(
-    errors: Sequence[ErrorDetails], path: Path, overridden: set[Location], model: type[BaseModel]
-) -> str:
-    lines = [describe_error(error, path, overridden, model) for error in errors[:MOST_ERRORS]]
-    more = len(errors) - len(lines)
-    return "; ".join(lines) + (f"; and {more} more" if more else "")
 
 
 def describe_error(error: ErrorDetails, path: Path, overridden: set[Location], model: type[BaseModel]) -> str:

@@ -1,4 +1,4 @@
-"""What an artifact holds, apart from how it is stored: content digests and counts.
+"""What an artifact holds, apart from how it is stored: content digest and counts.
 
 A dataset is its rows by split, in order; a checkpoint is its tensors, tokenizer and generation
 config. Shard sizes, compression, cards and library versions do not enter.
@@ -11,21 +11,24 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages.contract import ArtifactError, DataError, Kind
 from stages.rows import canonical_json
 
-PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pkl", ".pth", ".pickle"})
-TOKENIZER_JSON = (
+PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pkl", ".pth", ".pickle", ".ckpt"})
+CHECKPOINT_FILES = (
     "added_tokens.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "tokenizer.model",
+    "vocab.txt",
+    "generation_config.json",
 )
-TOKENIZER_TEXT = ("chat_template.jinja", "merges.txt", "tokenizer.model", "vocab.txt")
-CHECKPOINT_FILES = (*TOKENIZER_JSON, *TOKENIZER_TEXT, "generation_config.json")
+"""What defines a checkpoint beside its tensors, in the order it enters the digest."""
 VOLATILE_KEYS = frozenset({"_name_or_path", "name_or_path", "transformers_version", "is_local", "local_files_only"})
 """Written by transformers; they tell how a checkpoint was saved, not what it is."""
 CHUNK_BYTES = 1 << 22
@@ -45,65 +48,40 @@ class Tensor:
     end: int
 
 
-def digest_contents(folder: Path, kind: Kind) -> str:
-    """Content digest of an artifact's folder. Raises DataError if it does not hold what `kind` says."""
-    return digest_rows(folder) if kind in ("dataset", "metrics") else digest_checkpoint(folder)
+def read_contents(folder: Path, kind: Kind) -> tuple[str, dict[str, int]]:
+    """(content digest, counts: rows by split, or `parameters`). Raises DataError if `folder` is not of that kind."""
+    return read_splits(folder) if kind in ("dataset", "metrics") else read_checkpoint(folder)
 
 
-def count_contents(folder: Path, kind: Kind) -> dict[str, int]:
-    """Rows by split of a dataset; `parameters` of a checkpoint."""
-    if kind in ("dataset", "metrics"):
-        return count_rows(folder)
-    return {"parameters": sum(math.prod(tensor.shape) for tensor in list_tensors(folder))}
+def read_splits(folder: Path) -> tuple[str, dict[str, int]]:
+    import pyarrow.parquet as pq
 
-
-def list_shards(folder: Path) -> dict[str, list[Path]]:
-    """Parquet shards by split, in order. Raises DataError if there are none."""
-    shards: dict[str, list[Path]] = {}
+    digest, counts = hashlib.sha256(), dict[str, int]()
     for path in sorted((folder / "data").glob("*-*-of-*.parquet")):
-        shards.setdefault(path.name.rsplit("-", 3)[0], []).append(path)
-    if not shards:
+        split = path.name.rsplit("-", 3)[0]
+        if split not in counts:
+            digest.update(f"split {split}\n".encode())
+            counts[split] = 0
+        for batch in pq.ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                text = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+                digest.update(text.encode() + b"\n")
+            counts[split] += batch.num_rows
+    if not counts:
         raise DataError(f"{folder} holds no rows; expected data/<split>-00000-of-0000N.parquet in it")
-    return shards
+    return digest.hexdigest(), counts
 
 
-def digest_rows(folder: Path) -> str:
-    import pyarrow.parquet as pq
-
-    digest = hashlib.sha256()
-    for split, paths in list_shards(folder).items():
-        digest.update(f"split {split}\n".encode())
-        for path in paths:
-            for batch in pq.ParquetFile(path).iter_batches():
-                for row in batch.to_pylist():
-                    digest.update(encode_row(row) + b"\n")
-    return digest.hexdigest()
-
-
-def encode_row(row: dict[str, Any]) -> bytes:
-    text = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return text.encode()
-
-
-def count_rows(folder: Path) -> dict[str, int]:
-    import pyarrow.parquet as pq
-
-    return {
-        split: sum(pq.read_metadata(path).num_rows for path in paths) for split, paths in list_shards(folder).items()
-    }
-
-
-def digest_checkpoint(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for tensor in list_tensors(folder):
+def read_checkpoint(folder: Path) -> tuple[str, dict[str, int]]:
+    digest, tensors = hashlib.sha256(), list_tensors(folder)
+    for tensor in tensors:
         digest.update(f"{canonical_json([tensor.name, tensor.dtype, tensor.shape])}\n".encode())
         for chunk in read_tensor(tensor):
             digest.update(chunk)
-    for name in CHECKPOINT_FILES:
-        path = folder / name
+    for path in (folder / name for name in CHECKPOINT_FILES):
         if path.exists():
-            digest.update(f"{name}\n{read_canonical(path)}\n".encode())
-    return digest.hexdigest()
+            digest.update(f"{path.name}\n{read_canonical(path)}\n".encode())
+    return digest.hexdigest(), {"parameters": sum(math.prod(tensor.shape) for tensor in tensors)}
 
 
 def list_tensors(folder: Path) -> list[Tensor]:
@@ -122,11 +100,10 @@ def read_header(path: Path) -> list[Tensor]:
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
         text = file.read(length) if length <= min(size - 8, MAX_HEADER_BYTES) else b""
     try:
-        header = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
-        start = 8 + length
         tensors = [
-            Tensor(name, entry["dtype"], tuple(entry["shape"]), path, *(start + at for at in entry["data_offsets"]))
-            for name, entry in header.items()
+            Tensor(name, entry["dtype"], tuple(entry["shape"]), path, *(8 + length + n for n in entry["data_offsets"]))
+            for name, entry in json.loads(text).items()
+            if name != "__metadata__"
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} is not a readable safetensors file: its header is damaged") from error
@@ -138,11 +115,8 @@ def read_header(path: Path) -> list[Tensor]:
 def read_tensor(tensor: Tensor) -> Iterator[bytes]:
     with tensor.path.open("rb") as file:
         file.seek(tensor.begin)
-        left = tensor.end - tensor.begin
-        while left > 0:
-            chunk = file.read(min(CHUNK_BYTES, left))
-            left -= len(chunk)
-            yield chunk
+        for done in range(0, tensor.end - tensor.begin, CHUNK_BYTES):
+            yield file.read(min(CHUNK_BYTES, tensor.end - tensor.begin - done))
 
 
 def read_canonical(path: Path) -> str:

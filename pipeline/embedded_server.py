@@ -5,7 +5,6 @@ before the run, which then spends minutes trying to report to it.
 """
 
 import http.client
-import os
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from pipeline.provenance import SOURCE_ROOT
 from pipeline.store import make_folder
+from pipeline.supervisor import start_supervised
 from stages.contract import StepError
 
 HOST = "127.0.0.1"
@@ -30,37 +30,20 @@ def serve_prefect(log: Path) -> Iterator[str]:
 
     Raises StepError if it does not start.
     """
-    port = find_free_port()
-    server = start_server(port, log)
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    address = f"http://{HOST}:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    make_folder(log.parent)
+    with log.open("ab") as file:
+        server = start_supervised(command, file, {"PYTHONPATH": str(SOURCE_ROOT), "PREFECT_API_URL": address})
     try:
         wait_until_healthy(server, port, log)
-        yield f"http://{HOST}:{port}/api"
+        yield address
     finally:
         server.terminate()
         server.wait()
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def start_server(port: int, log: Path) -> subprocess.Popen[bytes]:
-    """The server under a supervisor, so that it cannot outlive this process."""
-    command = [sys.executable, "-m", "pipeline.supervisor", str(os.getpid()), "--"]
-    command += [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    make_folder(log.parent)
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(SOURCE_ROOT), "PREFECT_API_URL": f"http://{HOST}:{port}/api"},
-            start_new_session=True,
-        )
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -76,7 +59,7 @@ def is_healthy(port: int) -> bool:
     try:
         connection.request("GET", "/api/health")
         return connection.getresponse().status == http.HTTPStatus.OK
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()

@@ -5,7 +5,7 @@ inputs: never paths, hosts, times or how the step is run.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +27,12 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()
+        return hash_json(asdict(self))
+
+
+def hash_json(value: Mapping[str, Any]) -> str:
+    """sha256 of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def identify(step: Step, config: StepConfig, digests: Mapping[str, str]) -> Identity:
@@ -37,40 +42,32 @@ def identify(step: Step, config: StepConfig, digests: Mapping[str, str]) -> Iden
 
 def explain(old: Identity, new: Identity, section: str = "") -> list[str]:
     """What differs, one phrase each; fields are named as `section.field`, by default the step's name."""
-    reasons = []
-    if old.revision != new.revision:
-        reasons.append(f"revision of {new.step} {old.revision} -> {new.revision}")
-    reasons += compare_configs(old.config, new.config, section or new.step)
-    reasons += compare_inputs(old.inputs, new.inputs)
-    return reasons
-
-
-def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> list[str]:
-    before, after = flatten(old, prefix), flatten(new, prefix)
+    before, after = (list_parts(identity, section or new.step) for identity in (old, new))
     return [
-        f"{path} {show(before, path)} -> {show(after, path)}"
-        for path in sorted(before.keys() | after.keys())
-        if before.get(path) != after.get(path) or (path in before) != (path in after)
+        f"{name} {before.get(name, '(absent)')} -> {after.get(name, '(absent)')}"
+        for name in dict.fromkeys([*after, *before])
+        if before.get(name) != after.get(name)
     ]
 
 
-def compare_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    return [
-        f"input {role} changed: {old.get(role, 'none')[:8]} -> {new.get(role, 'none')[:8]}"
-        for role in sorted(old.keys() | new.keys())
-        if old.get(role) != new.get(role)
-    ]
+def list_parts(identity: Identity, section: str) -> dict[str, str]:
+    """What enters a fingerprint as text, by the name people know it by: what they can change comes first."""
+    fields = {name: shorten(canonical_json(value)) for name, value in sorted(flatten(identity.config, section))}
+    inputs = {f"input {role}": digest[:8] for role, digest in sorted(identity.inputs.items())}
+    return {f"revision of {identity.step}": str(identity.revision), **fields, **inputs}
 
 
-def flatten(value: Any, path: str) -> dict[str, Any]:
-    """Leaves of nested mappings by dotted path; a list is a leaf."""
+def flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of the leaves of nested mappings; a list is a leaf."""
     if not isinstance(value, Mapping) or not value:
-        return {path: value}
-    return {leaf: item for key in value for leaf, item in flatten(value[key], f"{path}.{key}").items()}
+        yield path, value
+        return
+    for key in value:
+        yield from flatten(value[key], f"{path}.{key}")
 
 
-def show(leaves: Mapping[str, Any], path: str) -> str:
-    if path not in leaves:
-        return "(absent)"
-    text = canonical_json(leaves[path])
-    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."
+def shorten(text: str) -> str:
+    """Long text cut, with a hash so that two that differ later still look different."""
+    if len(text) <= SHOWN_CHARS:
+        return text
+    return f"{text[:SHOWN_CHARS]}... ({hashlib.sha256(text.encode()).hexdigest()[:8]})"

@@ -11,7 +11,6 @@ worker's checkout and change what a step is, never how, by which program or from
 import logging
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from typing import Any
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
-from prefect import State, flow, task
+from prefect import Flow, State, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from pipeline.cards import render_metrics
 from pipeline.config import Profile, load_profile
 from pipeline.embedded_server import serve_prefect
 from pipeline.planner import PlannedStep, Selection, plan_run
@@ -37,8 +37,7 @@ from pipeline.store import Artifact, Ref, Store
 from stages.contract import ConfigError, find_step
 
 DEMO = "configs/demo.yaml"
-NAMES_CODE_OR_FILE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|[/~].*|(.*/)?\.\.(/.*)?")
-MOST_METRICS = 60
+NAMES_CODE_OR_FILE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|[/~].*|(.*/)?\.\.(/.*)?", re.DOTALL)
 Refs = dict[str, str]  # artifact by step, as {"sft": "sft@v2"}
 
 
@@ -57,42 +56,25 @@ def r1_pipeline(
     return run_steps(profile, overrides, Selection(only, from_step, until, force, use))
 
 
-@flow(name="cold-start", log_prints=True)
-def cold_start(profile: str = DEMO, overrides: tuple[str, ...] = (), force: bool = False) -> Refs:
-    """Stage 1: cold-start data and SFT, with what is missing upstream."""
-    return run_stage("cold_start", profile, overrides, force)
+def make_stage_flow(stage: str) -> Flow[..., Refs]:
+    """The flow of one stage, with what is missing upstream."""
+
+    @flow(name=stage.replace("_", "-"), log_prints=True)
+    def run_stage(profile: str = DEMO, overrides: tuple[str, ...] = (), force: bool = False) -> Refs:
+        check_parameters(profile, overrides)
+        return run_steps(profile, overrides, Selection(only=(stage,), force=(stage,) if force else ()))
+
+    return run_stage
 
 
-@flow(name="reasoning-rl", log_prints=True)
-def reasoning_rl(profile: str = DEMO, overrides: tuple[str, ...] = (), force: bool = False) -> Refs:
-    """Stage 2: GRPO on reasoning prompts, with what is missing upstream."""
-    return run_stage("reasoning_rl", profile, overrides, force)
+cold_start = make_stage_flow("cold_start")
+reasoning_rl = make_stage_flow("reasoning_rl")
+rejection_sampling = make_stage_flow("rejection_sampling")
+all_scenario_rl = make_stage_flow("all_scenario_rl")
+evaluation = make_stage_flow("evaluation")
 
 
-@flow(name="rejection-sampling", log_prints=True)
-def rejection_sampling(profile: str = DEMO, overrides: tuple[str, ...] = (), force: bool = False) -> Refs:
-    """Stage 3: sampled and filtered data, SFT of the base model, with what is missing upstream."""
-    return run_stage("rejection_sampling", profile, overrides, force)
-
-
-@flow(name="all-scenario-rl", log_prints=True)
-def all_scenario_rl(profile: str = DEMO, overrides: tuple[str, ...] = (), force: bool = False) -> Refs:
-    """Stage 4: reward models, GRPO on all prompts, with what is missing upstream."""
-    return run_stage("all_scenario_rl", profile, overrides, force)
-
-
-@flow(name="evaluation", log_prints=True)
-def evaluation(profile: str = DEMO, overrides: tuple[str, ...] = (), force: bool = False) -> Refs:
-    """Every checkpoint on test rows, with what is missing upstream."""
-    return run_stage("evaluation", profile, overrides, force)
-
-
-def run_stage(stage: str, profile: str, overrides: Sequence[str], force: bool) -> Refs:
-    check_parameters(profile, overrides)
-    return run_steps(profile, overrides, Selection(only=(stage,), force=(stage,) if force else ()))
-
-
-def run_with_prefect(profile_path: str, selection: Selection, overrides: Sequence[str]) -> None:
+def run_with_prefect(profile_path: str, selection: Selection, overrides: Sequence[str]) -> Refs:
     """Runs the recipe as a flow, against the server in PREFECT_API_URL or one of its own.
 
     Raises what a failing step raises, and ConfigError if the server does not answer.
@@ -104,12 +86,11 @@ def run_with_prefect(profile_path: str, selection: Selection, overrides: Sequenc
     run = flow(name="r1-pipeline", validate_parameters=False)(run_steps)
     if PREFECT_API_URL.value():
         check_server()
-        run(profile_path, overrides, selection)
-        return
+        return run(profile_path, overrides, selection)
     log = open_profile(profile_path, overrides)[1].folder / ".scratch" / "prefect-server.log"
     with serve_prefect(log) as url, temporary_settings({PREFECT_API_URL: url}):
         try:
-            run(profile_path, overrides, selection)
+            return run(profile_path, overrides, selection)
         finally:
             # Left to Prefect, logs are sent when Python exits: to a server that is gone by then, for a minute.
             APILogHandler().flush()
@@ -171,13 +152,8 @@ def run_step_task(
     """Runs or reuses one step and returns the address of its artifact."""
     profile, store = open_profile(profile_path, overrides)
     upstream = {role: store.get(Ref.parse(ref)) for role, ref in inputs.items()}
-    known, began = store.versions(plan.step), time.monotonic()
-    if plan.action == "run":
-        print(f"{place} run {plan.step}: {plan.reason}", flush=True)
     with show_progress() as report:
-        artifact = run_planned(plan, find_step(R1, plan.step), profile, store, upstream, report)
-    end = f"reuse {artifact.ref}" if artifact.ref in known else f"made {artifact.ref}"
-    print(f"{place} {end} ({time.monotonic() - began:.1f} s)", flush=True)
+        artifact = run_planned(plan, place, find_step(R1, plan.step), profile, store, upstream, report)
     show_artifact(artifact, profile.project)
     return str(artifact.ref)
 
@@ -185,16 +161,6 @@ def run_step_task(
 def show_artifact(artifact: Artifact, project: str) -> None:
     """Publishes what the UI shows of an artifact. A key keeps the history of all versions."""
     key = re.sub(r"[^a-z0-9]+", "-", f"{project}-{artifact.ref.step}".lower()).strip("-")
-    rows = [f"| {name} | {value} |" for name, value in iterate_metrics(artifact.record.metrics)]
-    table = "\n".join(["| metric | value |", "| --- | --- |", *rows[:MOST_METRICS]])
     where = f"[{artifact.path}]({artifact.path.resolve().as_uri()})"
-    create_markdown_artifact(f"**{artifact.ref}** in {where}\n\n{table}", key=key, description=str(artifact.ref))
-
-
-def iterate_metrics(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names and texts of all numbers, nested ones by dotted name."""
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            yield from iterate_metrics(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
-            yield f"{prefix}{name}", f"{value:.4g}"
+    text = f"**{artifact.ref}** in {where}\n\n{render_metrics(artifact.record.metrics)}"
+    create_markdown_artifact(text, key=key, description=str(artifact.ref))

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pipeline.config import Profile
 from pipeline.fingerprint import Identity, explain, identify
-from pipeline.store import Artifact, Ref, Store
-from stages.contract import ArtifactError, ConfigError, Step, find_step
+from pipeline.store import Artifact, Ref, Store, refuse_damage
+from stages.contract import ConfigError, Step, find_step
 
 MOST_REASONS = 3
 
@@ -39,19 +39,16 @@ class PlannedStep:
     step: str
     stage: str
     action: Literal["reuse", "run"]
-    version: int | None
-    """The version reused; None if the step would run."""
     reason: str
     fingerprint: str | None
     """None while an input is still to be made."""
+    artifact: Artifact | None = None
+    """What is reused; None if the step would run."""
     forced: bool = False
 
     @property
-    def ref(self) -> Ref:
-        """What is reused. Raises ConfigError for a step that would run."""
-        if self.version is None:
-            raise ConfigError(f"step '{self.step}' has no version yet")
-        return Ref(self.step, self.version)
+    def version(self) -> int | None:
+        return self.artifact.ref.version if self.artifact else None
 
 
 def plan_run(
@@ -61,16 +58,17 @@ def plan_run(
     selection = selection or Selection()
     forced = expand_names(steps, selection.force)
     pinned = {ref.step: ref for ref in map(Ref.parse, selection.use)}
-    check_pins(steps, pinned, forced)
-    planned: list[PlannedStep] = []
-    made: dict[str, Artifact | None] = {}
-    for step in select_steps(steps, selection, pinned):
+    selected = select_steps(steps, selection, pinned)
+    check_names(steps, selected, selection, pinned)
+    planned: dict[str, PlannedStep] = {}
+    for step in selected:
         if step.name in pinned:
-            done, made[step.name] = plan_pinned(step, pinned[step.name], store)
+            artifact = store.get(pinned[step.name])
+            refuse_damage(artifact, store.check(artifact))
+            planned[step.name] = reuse(artifact, f"pinned by --use {artifact.ref}")
         else:
-            done, made[step.name] = plan_step(step, profile, store, made, step.name in forced)
-        planned.append(done)
-    return planned
+            planned[step.name] = plan_step(step, profile, store, planned, step.name in forced)
+    return list(planned.values())
 
 
 def select_steps(steps: Sequence[Step], selection: Selection, pinned: Mapping[str, Ref]) -> list[Step]:
@@ -88,12 +86,9 @@ def select_steps(steps: Sequence[Step], selection: Selection, pinned: Mapping[st
 
 def expand_names(steps: Sequence[Step], names: Sequence[str]) -> set[str]:
     """Step names, with each stage replaced by its steps. Raises ConfigError for an unknown one."""
-    stages = {step.stage for step in steps}
     found: set[str] = set()
     for name in names:
-        found |= {step.name for step in steps if step.stage == name}
-        if name not in stages or any(step.name == name for step in steps):
-            found.add(find_step(steps, name).name)
+        found |= {step.name for step in steps if step.stage == name} or {find_step(steps, name).name}
     return found
 
 
@@ -115,40 +110,41 @@ def list_downstream(steps: Sequence[Step], name: str) -> set[str]:
     return found
 
 
-def check_pins(steps: Sequence[Step], pinned: Mapping[str, Ref], forced: set[str]) -> None:
+def check_names(
+    steps: Sequence[Step], selected: Sequence[Step], selection: Selection, pinned: Mapping[str, Ref]
+) -> None:
+    """Raises ConfigError for --use and --force that contradict each other, or that would change nothing."""
+    names, forced = {step.name for step in selected}, expand_names(steps, selection.force)
     for name, ref in pinned.items():
         find_step(steps, name)
         if name in forced:
             raise ConfigError(f"--use {ref} and --force {name} contradict each other; expected one of them")
-
-
-def plan_pinned(step: Step, ref: Ref, store: Store) -> tuple[PlannedStep, Artifact]:
-    artifact = store.get(ref)
-    if problems := store.check(artifact):
-        raise ArtifactError(f"{ref} is damaged: {'; '.join(problems)} (in {artifact.path}); use another version")
-    return reuse(step, artifact, f"pinned by --use {ref}"), artifact
+    idle = [f"--use {ref}" for ref in pinned.values() if ref.step not in names]
+    idle += [f"--force {name}" for name in selection.force if not names & expand_names(steps, [name])]
+    if idle:
+        raise ConfigError(f"{', '.join(idle)}: not part of this run, which is about: {', '.join(sorted(names))}")
 
 
 def plan_step(
-    step: Step, profile: Profile, store: Store, made: Mapping[str, Artifact | None], forced: bool
-) -> tuple[PlannedStep, Artifact | None]:
-    """What to do with one step, given the artifacts upstream (None = will run)."""
-    inputs = {role: made[name] for role, name in step.inputs.items()}
-    digests = {role: artifact.record.digest for role, artifact in inputs.items() if artifact}
-    waiting = [step.inputs[role] for role, artifact in inputs.items() if not artifact]
+    step: Step, profile: Profile, store: Store, planned: Mapping[str, PlannedStep], forced: bool
+) -> PlannedStep:
+    """What to do with one step, given the plans for those upstream."""
+    inputs = {role: planned[name].artifact for role, name in step.inputs.items()}
+    waiting = dict.fromkeys(step.inputs[role] for role, artifact in inputs.items() if not artifact)
     if waiting:
-        reason = "forced" if forced else f"upstream {', '.join(dict.fromkeys(waiting))} will run"
-        return PlannedStep(step.name, step.stage, "run", None, reason, None, forced), None
+        reason = "forced" if forced else f"upstream {', '.join(waiting)} will run"
+        return PlannedStep(step.name, step.stage, "run", reason, None, forced=forced)
+    digests = {role: artifact.record.digest for role, artifact in inputs.items() if artifact}
     identity = identify(step, profile.configs[step.name], digests)
-    found = None if forced else store.find(step.name, identity.fingerprint)
-    if found:
-        return reuse(step, found, "same fingerprint"), found
+    if not forced and (found := store.find(step.name, identity.fingerprint)):
+        return reuse(found, "same fingerprint")
     reason = "forced" if forced else explain_run(step, identity, store)
-    return PlannedStep(step.name, step.stage, "run", None, reason, identity.fingerprint, forced), None
+    return PlannedStep(step.name, step.stage, "run", reason, identity.fingerprint, forced=forced)
 
 
-def reuse(step: Step, artifact: Artifact, reason: str) -> PlannedStep:
-    return PlannedStep(step.name, step.stage, "reuse", artifact.ref.version, reason, artifact.record.fingerprint)
+def reuse(artifact: Artifact, reason: str) -> PlannedStep:
+    record = artifact.record
+    return PlannedStep(record.step, record.stage, "reuse", reason, record.fingerprint, artifact)
 
 
 def explain_run(step: Step, identity: Identity, store: Store) -> str:

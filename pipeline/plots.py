@@ -1,4 +1,4 @@
-"""Small inline SVG plots for the report: curves, intervals, bars and the lineage.
+"""Small inline SVG plots for the report: curves, intervals and bars.
 
 Each function returns an `<svg>` element as text. Labels are escaped here; colours and fonts are the
 style sheet's, by class, so that plots follow the page on screen and on paper.
@@ -13,7 +13,6 @@ Points = Sequence[tuple[float, float]]
 COLORS = 7
 NOISY_POINTS = 20
 """A curve of so many points is smoothed, over a twentieth of them to either side."""
-BOX_WIDTH, BOX_HEIGHT, ROW = 176, 38, 70
 SMALL = 0.5
 """Shares are drawn from 0 to 1 unless none of them passes this."""
 
@@ -105,9 +104,8 @@ def choose_limits(values: Sequence[float]) -> tuple[float, float]:
 def draw_curve(frame: Frame, points: Points, number: int) -> str:
     color = f"c{number % COLORS}"
     if len(points) == 1:
-        return (
-            f'<circle cx="{frame.x(points[0][0]):.1f}" cy="{frame.y(points[0][1]):.1f}" r="2.5" class="dot {color}"/>'
-        )
+        x, y = frame.x(points[0][0]), frame.y(points[0][1])
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" class="dot {color}"/>'
     if len(points) < NOISY_POINTS:
         return draw_path(frame, points, f"line {color}")
     return draw_path(frame, points, f"pale {color}") + draw_path(frame, smooth(points), f"line {color}")
@@ -163,56 +161,3 @@ def draw_bars(title: str, bars: Sequence[tuple[str, float, str]], width: int = 5
         parts.append(f'<rect x="{left}" y="{y + 2}" width="{max(length, 1):.1f}" height="15" class="fill c0"/>')
         parts.append(draw_text(left + length + 7, y + 13, f"{value:,.0f}{note}", "value"))
     return draw_svg(width, 28 + row * len(bars), parts, title)
-
-
-def draw_lineage(nodes: Mapping[str, tuple[str, str]], edges: Sequence[tuple[str, str]], width: int = 1200) -> str:
-    """A DAG from top to bottom: `nodes` are (name, note) by id, in an order that respects `edges` (from, to)."""
-    layers = assign_layers(list(nodes), edges)
-    rows = [[node for node in nodes if layers[node] == layer] for layer in range(max(layers.values(), default=0) + 1)]
-    centers = {
-        node: (width * (number + 0.5) / len(row), ROW * layer + BOX_HEIGHT / 2 + 2)
-        for layer, row in enumerate(rows)
-        for number, node in enumerate(row)
-    }
-    parts = []
-    for start, end in edges:
-        between = [centers[node][0] for row in rows[layers[start] + 1 : layers[end]] for node in row]
-        parts.append(draw_edge(centers[start], centers[end], choose_lane(centers[start][0], between)))
-    parts += [draw_box(*centers[node], name, note) for node, (name, note) in nodes.items()]
-    return draw_svg(width, ROW * (len(rows) - 1) + BOX_HEIGHT + 4, parts, "lineage of the artifacts")
-
-
-def draw_box(x: float, y: float, name: str, note: str) -> str:
-    left, top = x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2
-    box = f'<rect x="{left:.1f}" y="{top:.1f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5" class="node"/>'
-    return box + draw_text(x, y - 3, name, "name", "middle") + draw_text(x, y + 11, note, "tick", "middle")
-
-
-def choose_lane(start: float, boxes: Sequence[float]) -> float:
-    """The place nearest to `start` where an edge can run down without crossing a box centred at one of `boxes`."""
-    shift = BOX_WIDTH / 2 + 16
-    lanes = (start + side * count * shift for count in range(len(boxes) + 2) for side in (-1, 1))
-    return next(lane for lane in lanes if all(abs(lane - box) > BOX_WIDTH / 2 for box in boxes))
-
-
-def draw_edge(start: tuple[float, float], end: tuple[float, float], lane: float) -> str:
-    """From the foot of one box to the head of another; over several layers it runs down in a lane."""
-    (x1, y1), (x2, y2) = (start[0], start[1] + BOX_HEIGHT / 2), (end[0], end[1] - BOX_HEIGHT / 2)
-    gap = ROW - BOX_HEIGHT
-    if y2 - y1 <= gap + 1:
-        return f'<path d="M{x1:.1f},{y1:.1f} {bend(x1, y1, x2, y2)}" class="edge"/>'
-    down = f"{bend(x1, y1, lane, y1 + gap)} V{y2 - gap:.1f} {bend(lane, y2 - gap, x2, y2)}"
-    return f'<path d="M{x1:.1f},{y1:.1f} {down}" class="edge"/>'
-
-
-def bend(x1: float, y1: float, x2: float, y2: float) -> str:
-    middle = (y1 + y2) / 2
-    return f"C{x1:.1f},{middle:.1f} {x2:.1f},{middle:.1f} {x2:.1f},{y2:.1f}"
-
-
-def assign_layers(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Longest path from a source, by node."""
-    layers: dict[str, int] = {}
-    for node in nodes:
-        layers[node] = max((layers[a] + 1 for a, b in edges if b == node and a in layers), default=0)
-    return layers

@@ -22,10 +22,8 @@ class Update:
     metrics: Mapping[str, float | str]
     seconds: float
     """Since the step began."""
-
-    @property
-    def seconds_left(self) -> float | None:
-        return self.seconds / self.done * (self.total - self.done) if self.done > 0 else None
+    seconds_left: float | None = None
+    """At the speed since the first report, which in a resumed step does not begin at 0."""
 
 
 Report = Callable[[Update], None]
@@ -39,6 +37,8 @@ class ProgressReader:
     path: Path
     started: float = field(default_factory=time.time)
     offset: int = 0
+    first: tuple[int, float] | None = None
+    """(done, time) of the first report."""
 
     def read(self) -> list[Update]:
         """What was written since the last call; a line still being written waits."""
@@ -53,7 +53,11 @@ class ProgressReader:
 
     def parse(self, line: bytes) -> Update:
         entry = json.loads(line)
-        return Update(self.step, entry["done"], entry["total"], entry["metrics"], entry["time"] - self.started)
+        done, total, now = entry["done"], entry["total"], entry["time"]
+        self.first = self.first or (done, now)
+        gained, seconds = done - self.first[0], now - self.first[1]
+        left = seconds / gained * (total - done) if gained > 0 else None
+        return Update(self.step, done, total, entry["metrics"], now - self.started, left)
 
 
 @dataclass
@@ -72,13 +76,11 @@ class PlainReport:
 
 
 def describe_update(update: Update) -> str:
-    left = "" if update.seconds_left is None else f", {format_seconds(update.seconds_left)} left"
+    left = ""
+    if update.seconds_left is not None:
+        minutes, seconds = divmod(round(update.seconds_left), 60)
+        left = f", {minutes}:{seconds:02d} left"
     return f"  {update.step} {update.done}/{update.total}{left}{format_metrics(update.metrics)}"
-
-
-def format_seconds(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
 
 
 def format_metrics(metrics: Mapping[str, float | str]) -> str:

@@ -46,16 +46,12 @@ class Provenance(BaseModel):
 
 def read_git(root: Path = SOURCE_ROOT) -> tuple[str, bool]:
     """(commit, uncommitted changes); an empty commit where there is no git or no checkout."""
+    questions = (["rev-parse", "HEAD"], ["status", "--porcelain"])
     try:
-        commit = run_git(root, "rev-parse", "HEAD")
-        return commit, bool(run_git(root, "status", "--porcelain"))
+        commit, changes = (subprocess.check_output(["git", *q], cwd=root, stderr=subprocess.DEVNULL) for q in questions)
     except (OSError, subprocess.CalledProcessError):
         return "", False
-
-
-def run_git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+    return commit.decode().strip(), bool(changes)
 
 
 def digest_source(root: Path = SOURCE_ROOT) -> str:

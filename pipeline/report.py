@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Profile
-from pipeline.plots import draw_bars, draw_curves, draw_lineage
+from pipeline.plots import draw_bars, draw_curves
 from pipeline.results import MISSING, list_settings, read_samples, render_breakdown, render_changes, render_results
-from pipeline.store import Artifact, Ref, Store
+from pipeline.store import Artifact, Ref, Store, make_folder, write_atomically
 from stages.contract import StepConfig
 from stages.rows import Row, group_rows, split_completion
 
@@ -36,22 +36,21 @@ CURVES = (
 
 
 def write_report(profile: Profile, store: Store) -> Path:
-    """Writes <project>/report.html and returns its path; steps without a version are named as missing."""
-    artifacts = choose_artifacts(profile, store)
+    """Writes <project>/report.html and returns its path; steps without a sound version are named as missing."""
     path = store.folder / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_page(profile, artifacts), encoding="utf-8")
+    make_folder(path.parent)
+    write_atomically(path, render_page(profile, choose_artifacts(profile, store)))
     return path
 
 
 def choose_artifacts(profile: Profile, store: Store) -> dict[str, Artifact]:
-    """By step, in the recipe's order: the newest version that fits the profile, else the newest."""
+    """By step, in the recipe's order: the newest sound version that fits the profile, else the newest sound one."""
     chosen: dict[str, Artifact] = {}
     for step, config in profile.configs.items():
-        history = store.history(step)
-        fitting = [artifact for artifact in history if fits(artifact, config, chosen)]
-        if history:
-            chosen[step] = (fitting or history)[-1]
+        sound = [artifact for artifact in store.history(step) if not store.check(artifact)]
+        fitting = [artifact for artifact in sound if fits(artifact, config, chosen)]
+        if sound:
+            chosen[step] = (fitting or sound)[-1]
     return chosen
 
 
@@ -91,8 +90,8 @@ def render_page(profile: Profile, artifacts: Mapping[str, Artifact]) -> str:
 def render_header(profile: Profile, artifacts: Mapping[str, Artifact]) -> str:
     facts = {
         "Recipe": "DeepSeek-R1 (arXiv 2501.12948): cold start, reasoning RL, rejection sampling, RL for all scenarios",
-        "Base model": describe_base(artifacts.get("base_model")),
-        "Test set": describe_tests(artifacts.get("prompts")),
+        "Base model": describe_base(artifacts["base_model"]) if "base_model" in artifacts else "not made yet",
+        "Test set": describe_tests(artifacts["prompts"]) if "prompts" in artifacts else "not made yet",
         "Profile": profile.path.name,
         "Made": describe_making(list(artifacts.values())),
     }
@@ -100,11 +99,9 @@ def render_header(profile: Profile, artifacts: Mapping[str, Artifact]) -> str:
     return f'<h1>{escape(profile.project)}</h1><dl class="facts">{items}</dl>'
 
 
-def describe_base(artifact: Artifact | None) -> str:
-    if not artifact:
-        return "not made yet"
+def describe_base(artifact: Artifact) -> str:
     metrics = artifact.record.metrics
-    size = f"{artifact.record.counts.get('parameters', metrics.get('parameters', 0)) / 1e6:,.2f} M parameters"
+    size = f"{artifact.record.counts.get('parameters', 0) / 1e6:,.2f} M parameters"
     if metrics.get("source"):
         return f"{metrics['source']}, a checkpoint given by path, {size}"
     tokens = f"{metrics.get('tokens', 0) / 1e6:,.1f} M tokens"
@@ -114,15 +111,12 @@ def describe_base(artifact: Artifact | None) -> str:
     )
 
 
-def describe_tests(artifact: Artifact | None) -> str:
+def describe_tests(artifact: Artifact) -> str:
     """Rows of the test split and where they come from, by source."""
-    if not artifact:
-        return "not made yet"
-    metrics = artifact.record.metrics
-    rows, sources = metrics.get("rows", {}).get("test", {}), metrics.get("sources", {})
-    by_source: dict[str, list[str]] = {}
-    for domain, count in rows.items():
-        by_source.setdefault(str(sources.get(f"{domain}/test", "unknown source")), []).append(f"{domain} {count}")
+    metrics, by_source = artifact.record.metrics, dict[str, list[str]]()
+    for domain, count in metrics.get("rows", {}).get("test", {}).items():
+        source = metrics.get("sources", {}).get(f"{domain}/test", "unknown source")
+        by_source.setdefault(source, []).append(f"{domain} {count}")
     return "; ".join(f"{source}: {', '.join(parts)}" for source, parts in by_source.items())
 
 
@@ -131,8 +125,8 @@ def describe_making(artifacts: Sequence[Artifact]) -> str:
         return ""
     last = max((artifact.record.provenance for artifact in artifacts), key=lambda provenance: provenance.finished)
     host = last.host
+    where = ", ".join([host.processor or host.machine, f"{host.cores} cores", *host.gpus])
     commit = f", source {last.git_commit[:10]}{' with changes' if last.git_dirty else ''}" if last.git_commit else ""
-    where = f"{host.processor or host.machine}, {host.cores} cores" + (f", {', '.join(host.gpus)}" if host.gpus else "")
     return f"{show_time(last.finished)} UTC on {host.system} ({where}){commit}"
 
 
@@ -146,19 +140,22 @@ def render_notices(profile: Profile, artifacts: Mapping[str, Artifact]) -> str:
     stale = [str(a.ref) for step, a in artifacts.items() if not fits(a, profile.configs[step], artifacts)]
     notices = []
     if missing:
-        notices.append(f"Not made yet: {', '.join(missing)}.")
+        notices.append(f"Not made yet, or damaged: {', '.join(missing)}.")
     if stale:
         notices.append(f"Made with other settings or inputs than this profile now asks for: {', '.join(stale)}.")
     return "".join(f'<p class="warn">{escape(notice)}</p>' for notice in notices)
 
 
 def render_training(artifacts: Mapping[str, Artifact]) -> str:
-    plots = ((str(a.ref), plot_log(read_log(a.path / "training_log.jsonl"))) for a in artifacts.values())
-    shown = [f'<figure><h3>{ref}</h3><div class="plots">{curves}</div></figure>' for ref, curves in plots if curves]
-    note = (
-        "By optimiser step. Noisy curves are pale under their moving average. Judge by the results above, not by these."
-    )
-    return f'<p class="note">{note}</p><div class="runs">{"".join(shown)}</div>' if shown else ""
+    plots = {str(a.ref): plot_log(read_log(a.path / "training_log.jsonl")) for a in artifacts.values()}
+    note = "By optimiser step; noisy curves are pale under their moving average. Judge by the results, not by these."
+    return f'<p class="note">{note}</p>{render_runs(plots)}' if any(plots.values()) else ""
+
+
+def render_runs(plots: Mapping[str, str]) -> str:
+    """Plots of single artifacts, side by side, under their addresses."""
+    figures = (f'<figure><h3>{ref}</h3><div class="plots">{p}</div></figure>' for ref, p in plots.items() if p)
+    return f'<div class="runs">{"".join(figures)}</div>' if any(plots.values()) else ""
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -189,23 +186,17 @@ def pick_points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float
 
 def render_data(artifacts: Mapping[str, Artifact]) -> str:
     """What each filter of a generated data set dropped, and what the set is made of."""
-    charts = ((str(artifact.ref), plot_rows(artifact.record.metrics)) for artifact in artifacts.values())
-    shown = [f'<figure><h3>{ref}</h3><div class="plots">{bars}</div></figure>' for ref, bars in charts if bars]
-    return f'<div class="runs">{"".join(shown)}</div>' if shown else ""
+    return render_runs({str(artifact.ref): plot_rows(artifact.record.metrics) for artifact in artifacts.values()})
 
 
 def plot_rows(metrics: Mapping[str, Any]) -> str:
-    funnel, composition = metrics.get("funnel", []), metrics.get("composition", {})
-    steps = [(str(f["filter"]).replace("_", " "), int(f["left"]), count_dropped(int(f["dropped"]))) for f in funnel]
-    total = sum(composition.values()) or 1
+    filters = [(f["filter"].replace("_", " "), f["left"], f["dropped"]) for f in metrics.get("funnel", [])]
+    steps = [(name, left, f" (−{dropped:,})" if dropped else "") for name, left, dropped in filters]
+    composition = metrics.get("composition", {})
+    total = sum(composition.values())
     shares = [(name, count, f" ({100 * count / total:.1f} %)") for name, count in composition.items()]
-    charts = [draw_bars("Rows left after each filter", steps)] if steps else []
-    charts += [draw_bars("Rows of the set by domain", shares)] if shares else []
-    return "".join(charts)
-
-
-def count_dropped(rows: int) -> str:
-    return f" (−{rows:,})" if rows else ""
+    charts = draw_bars("Rows left after each filter", steps) if steps else ""
+    return charts + (draw_bars("Rows of the set by domain", shares) if shares else "")
 
 
 def render_transcripts(evaluations: Mapping[str, Artifact]) -> str:
@@ -250,33 +241,16 @@ def clean_text(text: str, limit: int = LONGEST_TEXT) -> str:
 
 
 def render_lineage(artifacts: Mapping[str, Artifact]) -> str:
-    if not artifacts:
-        return ""
-    drawn = {step: artifact for step, artifact in artifacts.items() if is_drawn(step)}
-    sources = {step: [Ref.parse(source.ref).step for source in a.record.inputs.values()] for step, a in drawn.items()}
-    edges = [(parent, step) for step, parents in sources.items() for parent in parents if parent in drawn]
-    nodes = {step: (step, f"v{a.ref.version} · {a.record.digest[:10]}") for step, a in drawn.items()}
-    rows = "".join(render_version(artifact) for artifact in artifacts.values())
-    names = ("artifact", "kind", "content digest", "made from", "holds", "finished")
+    names = ("artifact", "kind", "content digest", "holds", "finished", "made from")
     heads = "".join(f"<th>{name}</th>" for name in names)
-    note = "The drawing leaves out evaluations and the prompts, which feed almost every step; the table has all inputs."
-    return (
-        f'<p class="note">{note}</p><div class="plots">{draw_lineage(nodes, edges)}</div>'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    )
-
-
-def is_drawn(step: str) -> bool:
-    return step != "prompts" and not step.startswith(EVALUATE)
+    rows = "".join(render_version(artifact) for artifact in artifacts.values())
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
 
 
 def render_version(artifact: Artifact) -> str:
     record = artifact.record
     inputs = ", ".join(f"{role}: {source.ref}" for role, source in record.inputs.items())
     counts = ", ".join(f"{name} {count:,}" for name, count in record.counts.items())
-    cells = (record.kind.replace("_", " "), record.digest[:16], inputs)
-    texts = "".join(f"<td>{escape(text)}</td>" for text in cells)
-    tight = "".join(
-        f'<td class="tight">{escape(text)}</td>' for text in (counts, show_time(record.provenance.finished))
-    )
-    return f'<tr><th class="tight"><code>{artifact.ref}</code></th>{texts}{tight}</tr>'
+    texts = (record.kind.replace("_", " "), record.digest[:16], counts, show_time(record.provenance.finished))
+    cells = "".join(f'<td class="tight">{escape(text)}</td>' for text in texts)
+    return f'<tr><th class="tight"><code>{artifact.ref}</code></th>{cells}<td>{escape(inputs)}</td></tr>'

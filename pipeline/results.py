@@ -29,10 +29,11 @@ class Measure:
     label: str
     path: tuple[str, ...]
     unit: Unit = "percent"
+    plotted: bool = False
 
-    def find(self, metrics: Mapping[str, Any], setting: str) -> Estimate | None:
+    def find(self, artifact: Artifact, setting: str) -> Estimate | None:
         """The estimate, or None where the evaluation has none."""
-        found: Mapping[str, Any] | None = metrics["settings"].get(setting)
+        found: Mapping[str, Any] | None = artifact.record.metrics["settings"].get(setting)
         for key in self.path:
             found = found.get(key) if found else None
         return found
@@ -41,37 +42,27 @@ class Measure:
 REASONING, GENERAL, SAFETY = (("groups", group) for group in ("reasoning", "general", "safety"))
 RESULTS: dict[str, tuple[Measure, ...]] = {
     "Reasoning": (
-        Measure("pass@1, %", (*REASONING, "pass@1")),
+        Measure("pass@1, %", (*REASONING, "pass@1"), plotted=True),
         Measure("majority vote, cons@k, %", (*REASONING, "cons@k")),
-        Measure("language consistency, %", (*REASONING, "language_consistency")),
-        Measure("format, %", (*REASONING, "format")),
-        Measure("response length, tokens", (*REASONING, "tokens"), "tokens"),
+        Measure("language consistency, %", (*REASONING, "language_consistency"), plotted=True),
+        Measure("format, %", (*REASONING, "format"), plotted=True),
+        Measure("response length, tokens", (*REASONING, "tokens"), "tokens", plotted=True),
         Measure("cut at the length limit, %", (*REASONING, "truncated")),
     ),
     "General": (
-        Measure("right by the domain's rule, %", (*GENERAL, "pass@1")),
+        Measure("right by rule, %", (*GENERAL, "pass@1"), plotted=True),
         Measure("helpfulness by rule, 0 to 10", ("helpfulness", "score"), "points"),
-        Measure("wins against cold start, %", ("helpfulness", "win_rate")),
+        Measure("wins against cold start, %", ("helpfulness", "win_rate"), plotted=True),
         Measure("format, %", (*GENERAL, "format")),
         Measure("response length, tokens", (*GENERAL, "tokens"), "tokens"),
     ),
     "Safety": (
-        Measure("harmful requests refused, %", ("safety", "refusal_harmful")),
-        Measure("look-alike requests refused, %", ("safety", "refusal_harmless")),
-        Measure("look-alike requests answered, %", ("safety", "answered_harmless")),
+        Measure("harmful refused, %", ("safety", "refusal_harmful"), plotted=True),
+        Measure("look-alikes refused, %", ("safety", "refusal_harmless")),
+        Measure("look-alikes answered, %", ("safety", "answered_harmless"), plotted=True),
         Measure("format, %", (*SAFETY, "format")),
     ),
 }
-HEADLINES = (
-    Measure("Reasoning: pass@1, %", (*REASONING, "pass@1")),
-    Measure("Language consistency, %", (*REASONING, "language_consistency")),
-    Measure("Format of reasoning, %", (*REASONING, "format")),
-    Measure("Response length, tokens", (*REASONING, "tokens"), "tokens"),
-    Measure("General: right, %", (*GENERAL, "pass@1")),
-    Measure("Wins against cold start, %", ("helpfulness", "win_rate")),
-    Measure("Harmful requests refused, %", ("safety", "refusal_harmful")),
-    Measure("Look-alikes answered, %", ("safety", "answered_harmless")),
-)
 CHANGES = (
     ("reasoning, pass@1", "reasoning", "correct"),
     ("language consistency", "reasoning", "language_consistency"),
@@ -91,16 +82,30 @@ def render_results(evaluations: Mapping[str, Artifact]) -> str:
     if not evaluations:
         return ""
     settings = list_settings(evaluations)
-    keys = [f'<span><i class="c{number}"></i>{setting}</span>' for number, setting in enumerate(settings)]
-    plots = "".join(plot_measure(measure, evaluations, settings) for measure in HEADLINES)
+    keys = "".join(f'<span><i class="c{number}"></i>{setting}</span>' for number, setting in enumerate(settings))
+    plots = "".join(
+        plot_measure(f"{part}: {measure.label}", measure, evaluations, settings)
+        for part, measures in RESULTS.items()
+        for measure in measures
+        if measure.plotted
+    )
+    table = render_table(RESULTS, evaluations, settings)
+    return f'{describe_evaluation(evaluations)}<div class="legend">{keys}</div><div class="plots">{plots}</div>{table}'
+
+
+def render_table(
+    parts: Mapping[str, Sequence[Measure]], evaluations: Mapping[str, Artifact], settings: Sequence[str]
+) -> str:
+    """Checkpoints across, settings side by side; measures down, by part."""
+    names = "".join(f'<th class="span first" colspan="{len(settings)}">{escape(name)}</th>' for name in evaluations)
+    columns = "".join(f'<th class="num{mark_first(n)}">{setting}</th>' for n, setting in enumerate(settings))
     rows = []
-    for part, measures in RESULTS.items():
+    for part, measures in parts.items():
         rows.append(f'<tr class="part"><th colspan="{1 + len(evaluations) * len(settings)}">{part}</th></tr>')
         rows += [render_measure(measure, evaluations, settings) for measure in measures]
     return (
-        f"{describe_evaluation(evaluations)}"
-        f'<div class="legend">{"".join(keys)}</div><div class="plots">{plots}</div>'
-        f"<table>{head_settings(evaluations, settings)}<tbody>{''.join(rows)}</tbody></table>"
+        f"<table><thead><tr><th></th>{names}</tr><tr><th></th>{columns * len(evaluations)}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
 
@@ -118,21 +123,15 @@ def describe_evaluation(evaluations: Mapping[str, Artifact]) -> str:
     return f'<p class="note">{escape(note + warning)}</p>'
 
 
-def plot_measure(measure: Measure, evaluations: Mapping[str, Artifact], settings: Sequence[str]) -> str:
+def plot_measure(title: str, measure: Measure, evaluations: Mapping[str, Artifact], settings: Sequence[str]) -> str:
     marks = [
         Mark(place, series, found["mean"], found["low"], found["high"])
         for place, artifact in enumerate(evaluations.values())
         for series, setting in enumerate(settings)
-        if (found := measure.find(artifact.record.metrics, setting))
+        if (found := measure.find(artifact, setting))
     ]
     places = [SHORT_NAMES.get(name, name) for name in evaluations]
-    return draw_intervals(measure.label, places, marks, measure.unit == "percent") if marks else ""
-
-
-def head_settings(evaluations: Mapping[str, Artifact], settings: Sequence[str]) -> str:
-    names = "".join(f'<th class="span first" colspan="{len(settings)}">{escape(name)}</th>' for name in evaluations)
-    columns = "".join(f'<th class="num{mark_first(n)}">{setting}</th>' for n, setting in enumerate(settings))
-    return f"<thead><tr><th></th>{names}</tr><tr><th></th>{columns * len(evaluations)}</tr></thead>"
+    return draw_intervals(title, places, marks, measure.unit == "percent") if marks else ""
 
 
 def mark_first(number: int) -> str:
@@ -141,7 +140,7 @@ def mark_first(number: int) -> str:
 
 def render_measure(measure: Measure, evaluations: Mapping[str, Artifact], settings: Sequence[str]) -> str:
     cells = [
-        f'<td class="num{mark_first(n)}">{render_estimate(measure.find(a.record.metrics, setting), measure.unit)}</td>'
+        f'<td class="num{mark_first(n)}">{render_estimate(measure.find(a, setting), measure.unit)}</td>'
         for a in evaluations.values()
         for n, setting in enumerate(settings)
     ]
@@ -187,13 +186,12 @@ def render_change(before: Sequence[Row], after: Sequence[Row], group: str, colum
 
 
 def render_breakdown(evaluations: Mapping[str, Artifact]) -> str:
-    settings, rows = list_settings(evaluations), ""
-    for part, title in (("domains", "Domain: right, %"), ("languages", "Language of reasoning: pass@1, %")):
-        found = [m[part] for a in evaluations.values() for m in a.record.metrics["settings"].values()]
-        names = list(dict.fromkeys(name for metrics in found for name in metrics))
-        rows += f'<tr class="part"><th colspan="{1 + len(evaluations) * len(settings)}">{title}</th></tr>'
-        rows += "".join(render_measure(Measure(n, (part, n, "pass@1")), evaluations, settings) for n in names)
-    return f"<table>{head_settings(evaluations, settings)}<tbody>{rows}</tbody></table>" if evaluations else ""
+    found = [metrics for a in evaluations.values() for metrics in a.record.metrics["settings"].values()]
+    parts = {
+        title: [Measure(name, (key, name, "pass@1")) for name in dict.fromkeys(n for m in found for n in m[key])]
+        for key, title in (("domains", "Domain: right, %"), ("languages", "Language of reasoning: pass@1, %"))
+    }
+    return render_table(parts, evaluations, list_settings(evaluations)) if evaluations else ""
 
 
 def read_samples(folder: Path, columns: Sequence[str], **equals: object) -> list[Row]:

@@ -25,20 +25,16 @@ from pipeline.planner import PlannedStep
 from pipeline.progress import ProgressReader, Report, show_progress
 from pipeline.provenance import SOURCE_ROOT, Provenance, describe_host, digest_source, read_git
 from pipeline.store import Artifact, Record, Source, Store, make_folder
-from pipeline.supervisor import GRACE_SECONDS
-from stages.contract import ArtifactError, ConfigError, DataError, PipelineError, Runtime, Step, StepError, find_step
+from pipeline.supervisor import GRACE_SECONDS, start_supervised
+from stages.contract import ArtifactError, ConfigError, DataError, Runtime, Step, StepError, find_step
 
 POLL_SECONDS = 0.1
 LOG_LINES = 12
+PUBLISHED = ".published"
+"""Suffix of a file that exists once scratch state led to an artifact, so that a forced run starts afresh."""
 PREEMPTED = 4
 """Exit code of a child that was asked to stop, as stages/__main__.py documents."""
-ERRORS: Mapping[str, type[PipelineError]] = {
-    error.__name__: error for error in (ConfigError, DataError, ArtifactError, StepError)
-}
-
-
-class Preempted(StepError):
-    """A step was asked to stop from outside; running it again goes on from its scratch state."""
+ERRORS = {error.__name__: error for error in (ConfigError, DataError, ArtifactError, StepError)}
 
 
 @dataclass(frozen=True)
@@ -55,42 +51,37 @@ class Job:
     def beside(self, suffix: str) -> Path:
         return self.scratch.with_name(self.scratch.name + suffix)
 
-    @property
-    def log(self) -> Path:
-        return self.beside(".log")
 
-    @property
-    def published(self) -> Path:
-        """Exists once the state led to an artifact, so that a forced run starts afresh."""
-        return self.beside(".published")
-
-
-def run_plan(planned: Sequence[PlannedStep], steps: Sequence[Step], profile: Profile, store: Store) -> None:
+def run_plan(planned: Sequence[PlannedStep], steps: Sequence[Step], profile: Profile, store: Store) -> list[Artifact]:
     """Runs or reuses every planned step in order, in this process, and says so line by line."""
     made: dict[str, Artifact] = {}
     with show_progress() as report:
         for number, plan in enumerate(planned, 1):
-            step, known = find_step(steps, plan.step), store.versions(plan.step)
+            step = find_step(steps, plan.step)
             inputs = {role: made[name] for role, name in step.inputs.items() if name in made}
-            if plan.action == "run":
-                print(f"[{number}/{len(planned)}] run {plan.step}: {plan.reason}", flush=True)
-            began = time.monotonic()
-            artifact = made[plan.step] = run_planned(plan, step, profile, store, inputs, report)
-            print(f"[{number}/{len(planned)}] {describe_end(artifact, began, artifact.ref not in known)}", flush=True)
-
-
-def describe_end(artifact: Artifact, began: float, ran: bool) -> str:
-    """`began` is a time.monotonic()."""
-    return f"made {artifact.ref} in {time.monotonic() - began:.1f} s" if ran else f"reuse {artifact.ref}"
+            made[plan.step] = run_planned(plan, f"[{number}/{len(planned)}]", step, profile, store, inputs, report)
+    return list(made.values())
 
 
 def run_planned(
-    plan: PlannedStep, step: Step, profile: Profile, store: Store, inputs: Mapping[str, Artifact], report: Report
+    plan: PlannedStep,
+    place: str,
+    step: Step,
+    profile: Profile,
+    store: Store,
+    inputs: Mapping[str, Artifact],
+    report: Report,
 ) -> Artifact:
-    """The artifact of one planned step, reused or made."""
-    if plan.action == "reuse":
-        return store.get(plan.ref)
-    return run_step(step, profile, store, inputs, force=plan.forced, report=report)
+    """The artifact of one planned step, reused or made; `place` says which of how many it is."""
+    if plan.artifact:
+        print(f"{place} reuse {plan.artifact.ref}", flush=True)
+        return plan.artifact
+    print(f"{place} run {plan.step}: {plan.reason}", flush=True)
+    known, began = store.versions(plan.step), time.monotonic()
+    artifact = run_step(step, profile, store, inputs, force=plan.forced, report=report)
+    seconds = f"{time.monotonic() - began:.1f} s"
+    print(f"{place} {'reuse' if artifact.ref in known else 'made'} {artifact.ref} in {seconds}", flush=True)
+    return artifact
 
 
 def run_step(
@@ -104,20 +95,18 @@ def run_step(
 ) -> Artifact:
     """Makes and publishes the artifact of `step`, or returns the one that has its fingerprint.
 
-    Raises StepError if another process runs the step or the step fails, ArtifactError for damaged
-    inputs, DataError or ConfigError as the step reports them, Preempted if it was stopped.
+    Raises StepError if another process runs the step or the step fails or is stopped, ArtifactError
+    for damaged inputs, DataError or ConfigError as the step reports them.
     """
     with store.lock(step.name) as lock:
         for artifact in inputs.values():
             store.verify_once(artifact)
         digests = {role: artifact.record.digest for role, artifact in inputs.items()}
         identity = identify(step, profile.configs[step.name], digests)
-        found = None if force else store.find(step.name, identity.fingerprint)
-        if found:
+        if not force and (found := store.find(step.name, identity.fingerprint)):
             return found
         scratch = (store.folder / ".scratch" / f"{step.name}-{identity.fingerprint[:12]}").resolve()
-        job = Job(step, identity, profile.runtime_of(step.name), inputs, scratch)
-        return run_job(job, store, lock, report)
+        return run_job(Job(step, identity, profile.runtime_of(step.name), inputs, scratch), store, lock, report)
 
 
 def run_job(job: Job, store: Store, lock: int, report: Report) -> Artifact:
@@ -132,15 +121,16 @@ def run_job(job: Job, store: Store, lock: int, report: Report) -> Artifact:
         artifact = store.publish(output, draft_record(job, store.project, result, started), write_card)
     finally:
         shutil.rmtree(output, ignore_errors=True)
-    job.published.write_text(str(artifact.ref), encoding="utf-8")
+    job.beside(PUBLISHED).write_text(str(artifact.ref), encoding="utf-8")
     return artifact
 
 
 def prepare_scratch(job: Job) -> None:
     """State that already led to an artifact is dropped; state of an unfinished run is kept."""
-    if job.published.exists():
-        shutil.rmtree(job.scratch, ignore_errors=True)
-        job.published.unlink()
+    if job.beside(PUBLISHED).exists():
+        if job.scratch.exists():
+            shutil.rmtree(job.scratch)
+        job.beside(PUBLISHED).unlink()
     make_folder(job.scratch)
     for suffix in (".progress", ".result"):
         job.beside(suffix).unlink(missing_ok=True)
@@ -159,12 +149,6 @@ def write_spec(job: Job, output: Path) -> None:
         "result_path": str(job.beside(".result")),
     }
     job.beside(".spec").write_text(json.dumps(spec, indent=1), encoding="utf-8")
-
-
-def child_command(job: Job) -> list[str]:
-    """A launcher stands where the interpreter would: it starts `-m stages` itself."""
-    python = job.runtime.launcher or (job.runtime.interpreter or sys.executable,)
-    return [*python, "-m", "stages", job.step.name, "--spec", str(job.beside(".spec"))]
 
 
 def child_environment(runtime: Runtime) -> dict[str, str]:
@@ -188,21 +172,16 @@ def child_environment(runtime: Runtime) -> dict[str, str]:
 
 def run_child(job: Job, lock: int, report: Report) -> int:
     """Runs the step under the supervisor, reports its progress and returns its exit code."""
-    command, added = child_command(job), child_environment(job.runtime)
+    # A launcher stands where the interpreter would: it starts `-m stages` itself.
+    python = job.runtime.launcher or (job.runtime.interpreter or sys.executable,)
+    command = [*python, "-m", "stages", job.step.name, "--spec", str(job.beside(".spec"))]
+    added = child_environment(job.runtime)
     reader = ProgressReader(job.step.name, job.beside(".progress"))
-    with job.log.open("a", encoding="utf-8") as log:
+    with job.beside(".log").open("a", encoding="utf-8") as log:
         log.write(f"\n{datetime.now(UTC).isoformat()} {' '.join(command)}\n")
         log.writelines(f"{name}={value}\n" for name, value in added.items())
         log.flush()
-        child = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.supervisor", str(os.getpid()), "--", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **added},
-            pass_fds=(lock,),
-            start_new_session=True,
-        )
+        child = start_supervised(command, log, added, (lock,))
         try:
             return follow_child(child, reader, report)
         finally:
@@ -233,23 +212,24 @@ def stop_child(child: subprocess.Popen[bytes]) -> None:
 
 def read_result(job: Job, code: int) -> dict[str, Any]:
     """What the child returned. Raises the error it reported, or one made from its exit code."""
-    path, name = job.beside(".result"), job.step.name
+    path, log, name = job.beside(".result"), job.beside(".log"), job.step.name
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if code == 0 and "metrics" in result:
         return result
     if "error" in result:
-        raise ERRORS.get(result["type"], StepError)(f"step '{name}': {result['error']} (log: {job.log})")
+        raise ERRORS.get(result["type"], StepError)(f"step '{name}': {result['error']} (log: {log})")
     if code == PREEMPTED:
-        raise Preempted(f"step '{name}' was asked to stop; run again to go on from its last checkpoint")
-    raise StepError(f"step '{name}' {describe_code(code)}; log: {job.log}, which ends in\n{read_tail(job.log)}")
+        raise StepError(f"step '{name}' was asked to stop; run again to go on from its last checkpoint")
+    raise StepError(f"step '{name}' {describe_code(code)}; log: {log}, which ends in\n{read_tail(log)}")
 
 
 def describe_code(code: int) -> str:
-    if code <= 128:
+    """`code` as the supervisor returns it, 128 + a signal, or as the supervisor itself ended, minus a signal."""
+    number = -code if code < 0 else code - 128
+    if number not in set(signal.Signals):
         return f"failed with exit code {code}" if code else "ended without a result"
-    name = signal.Signals(code - 128).name if code - 128 in set(signal.Signals) else str(code - 128)
-    hint = ", often for want of memory" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
+    hint = ", often for want of memory" if number == signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(number).name}{hint}"
 
 
 def read_tail(path: Path) -> str:
@@ -260,7 +240,7 @@ def read_tail(path: Path) -> str:
 
 
 def draft_record(job: Job, project: str, result: Mapping[str, Any], started: datetime) -> Record:
-    commit, dirty = read_git()
+    step, (commit, dirty) = job.step, read_git()
     provenance = Provenance(
         git_commit=commit,
         git_dirty=dirty,
@@ -272,11 +252,11 @@ def draft_record(job: Job, project: str, result: Mapping[str, Any], started: dat
         runtime=job.runtime,
     )
     return Record(
-        name=f"{project}-{job.step.name}",
-        kind=job.step.kind,
-        step=job.step.name,
-        stage=job.step.stage,
-        revision=job.step.revision,
+        name=f"{project}-{step.name}",
+        kind=step.kind,
+        step=step.name,
+        stage=step.stage,
+        revision=step.revision,
         fingerprint=job.identity.fingerprint,
         config=dict(job.identity.config),
         inputs={role: Source(ref=str(made.ref), digest=made.record.digest) for role, made in job.inputs.items()},

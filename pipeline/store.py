@@ -14,21 +14,19 @@ import json
 import os
 import platform
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.contents import PICKLE_SUFFIXES, count_contents, digest_contents
-from pipeline.fingerprint import Identity
+from pipeline.contents import PICKLE_SUFFIXES, read_contents
+from pipeline.fingerprint import Identity, hash_json
 from pipeline.provenance import Provenance
 from stages.contract import ArtifactError, ConfigError, DataError, Kind, StepError
-from stages.rows import canonical_json
 
-FORMAT = 1
 RECORD, CARD = "record.json", "README.md"
 
 
@@ -75,7 +73,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    format: int = FORMAT
+    format: Literal[1] = 1
     name: str
     """`<project>-<step>`."""
     version: int = 0
@@ -134,7 +132,11 @@ class Store:
 
     def history(self, step: str) -> list[Artifact]:
         """Versions of `step` whose record can be read, oldest first."""
-        return [Artifact(ref, self.path(ref), record) for ref in self.versions(step) if (record := self.try_read(ref))]
+        found: list[Artifact] = []
+        for ref in self.versions(step):
+            with suppress(ArtifactError):
+                found.append(self.get(ref))
+        return found
 
     def path(self, ref: Ref) -> Path:
         return self.folder / ref.step / f"v{ref.version}"
@@ -145,12 +147,6 @@ class Store:
             known = ", ".join(map(str, self.versions(ref.step))) or "none"
             raise ArtifactError(f"{ref} is not in {self.folder}; versions of {ref.step} there: {known}")
         return Artifact(ref, self.path(ref), read_record(self.path(ref), ref))
-
-    def try_read(self, ref: Ref) -> Record | None:
-        try:
-            return read_record(self.path(ref), ref)
-        except ArtifactError:
-            return None
 
     def matches(self, step: str, fingerprint: str) -> list[Artifact]:
         """Versions with this fingerprint, newest first, damaged ones included."""
@@ -172,36 +168,28 @@ class Store:
         Raises DataError if the folder holds pickles, links, or not what `draft.kind` says.
         """
         refuse_unsafe_files(folder)
-        contents = {
-            "digest": digest_contents(folder, draft.kind),
-            "counts": count_contents(folder, draft.kind),
-            "files": {name: seal_file(folder / name) for name in list_files(folder) if name != CARD},
-        }
+        digest, counts = read_contents(folder, draft.kind)
+        files = {name: seal_file(folder / name) for name in list_files(folder) if name != CARD}
         while True:
             versions = self.versions(draft.step)
             ref = Ref(draft.step, versions[-1].version + 1 if versions else 1)
-            record = draft.model_copy(update={**contents, "version": ref.version})
+            record = draft.model_copy(update={"digest": digest, "counts": counts, "version": ref.version})
             write_card(record, folder)
-            record = record.model_copy(update={"files": {**record.files, CARD: seal_file(folder / CARD)}})
+            record = record.model_copy(update={"files": {**files, CARD: seal_file(folder / CARD)}})
             write_record(folder, record)
             if rename_folder(folder, self.path(ref)):
+                # The version may have existed before and been deleted by hand.
+                self.memo_path(ref).unlink(missing_ok=True)
                 return Artifact(ref, self.path(ref), record)
 
     def check(self, artifact: Artifact) -> list[str]:
-        """Problems seen from sizes and modification times; a file with another time is hashed."""
-        memo = self.read_memo(artifact.ref)
-        entries = artifact.record.files.items()
-        return list_pickles(artifact.path) + [
-            problem
-            for name, entry in entries
-            if (problem := examine_file(artifact.path, name, entry, memo.get(name, entry.mtime_ns)))
-        ]
+        """Problems seen from names, sizes and modification times; a file with another time is hashed."""
+        recorded = {name: entry.mtime_ns for name, entry in artifact.record.files.items()}
+        return list_damage(artifact, self.read_memo(artifact.ref) or recorded)
 
     def verify(self, artifact: Artifact) -> list[str]:
         """Problems found by hashing every file; forgets that a damaged artifact was once sound."""
-        entries = artifact.record.files.items()
-        problems = list_pickles(artifact.path)
-        problems += [problem for name, entry in entries if (problem := examine_file(artifact.path, name, entry, None))]
+        problems = list_damage(artifact, {})
         if problems:
             self.memo_path(artifact.ref).unlink(missing_ok=True)
         return problems
@@ -212,14 +200,11 @@ class Store:
         Raises ArtifactError naming the damaged files.
         """
         known = self.read_memo(artifact.ref)
-        problems = self.check(artifact) if known else self.verify(artifact)
-        if problems:
-            raise ArtifactError(describe_damage(artifact, problems))
+        refuse_damage(artifact, self.check(artifact) if known else self.verify(artifact))
         if not known:
             times = {name: (artifact.path / name).stat().st_mtime_ns for name in artifact.record.files}
-            memo = {"host": platform.node(), "digest": artifact.record.digest, "times": times}
             make_folder(self.memo_path(artifact.ref).parent)
-            write_atomically(self.memo_path(artifact.ref), json.dumps(memo))
+            write_atomically(self.memo_path(artifact.ref), json.dumps({"host": platform.node(), "times": times}))
 
     def memo_path(self, ref: Ref) -> Path:
         return self.folder / ".verified" / f"{ref}.json"
@@ -261,11 +246,11 @@ def make_folder(path: Path) -> None:
     """Raises ArtifactError where it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        fault = None if os.access(path, os.W_OK) else "permission denied"
     except OSError as error:
-        message = f"cannot write {path}: {error.strerror}; expected a folder this user may write to"
-        raise ArtifactError(message) from error
-    if not os.access(path, os.W_OK):
-        raise ArtifactError(f"cannot write {path}: permission denied; expected a folder this user may write to")
+        fault = error.strerror
+    if fault:
+        raise ArtifactError(f"cannot write {path}: {fault}; expected a folder this user may write to")
 
 
 def list_files(folder: Path) -> list[str]:
@@ -274,16 +259,13 @@ def list_files(folder: Path) -> list[str]:
     return sorted(name for path in paths if (name := path.relative_to(folder).as_posix()) != RECORD)
 
 
-def list_pickles(folder: Path) -> list[str]:
-    names = [name for name in list_files(folder) if Path(name).suffix in PICKLE_SUFFIXES]
-    return [f"{name} is a pickle, which can run code; expected safetensors, parquet or JSON" for name in names]
-
-
 def refuse_unsafe_files(folder: Path) -> None:
-    problems = list_pickles(folder)
-    problems += [f"{name} is a link" for name in list_files(folder) if (folder / name).is_symlink()]
+    names = list_files(folder)
+    problems = [f"{name} is a pickle, which can run code" for name in names if Path(name).suffix in PICKLE_SUFFIXES]
+    problems += [f"{name} is a link" for name in names if (folder / name).is_symlink()]
     if problems:
-        raise DataError(f"refused to publish {folder.parent.name}: {'; '.join(problems)}")
+        message = f"refused to publish {folder.parent.name}: {'; '.join(problems)}"
+        raise DataError(f"{message}; expected plain safetensors, parquet, JSON and text files")
 
 
 def seal_file(path: Path) -> Entry:
@@ -295,24 +277,35 @@ def seal_file(path: Path) -> Entry:
     return Entry(size=status.st_size, sha256=sha256, mtime_ns=status.st_mtime_ns)
 
 
-def examine_file(folder: Path, name: str, entry: Entry, trusted_mtime_ns: int | None) -> str:
-    """What is wrong with a file, or nothing; it is hashed unless its time is the trusted one."""
-    path = folder / name
+def list_damage(artifact: Artifact, trusted: Mapping[str, int]) -> list[str]:
+    """What differs from the record; a file is hashed unless its modification time is the trusted one."""
+    files = artifact.record.files
+    # Readers take what they find by pattern: a shard, weights or a pickle that somebody added would be used.
+    added = [name for name in list_files(artifact.path) if name not in files and not Path(name).name.startswith(".")]
+    problems = [f"{name} is not in its record" for name in added]
+    found = (examine_file(artifact.path / name, entry, trusted.get(name)) for name, entry in files.items())
+    return problems + [f"{name} {fault}" for name, fault in zip(files, found, strict=True) if fault]
+
+
+def examine_file(path: Path, entry: Entry, trusted_mtime_ns: int | None) -> str:
+    """What is wrong with a file, or nothing."""
     if not path.is_file():
-        return f"{name} is missing"
+        return "is missing"
     status = path.stat()
     if status.st_size != entry.size:
-        return f"{name} has {status.st_size} bytes, expected {entry.size}"
+        return f"has {status.st_size} bytes, expected {entry.size}"
     if status.st_mtime_ns == trusted_mtime_ns:
         return ""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return "" if sha256 == entry.sha256 else f"{name} has sha256 {sha256[:12]}, expected {entry.sha256[:12]}"
+    return "" if sha256 == entry.sha256 else f"has sha256 {sha256[:12]}, expected {entry.sha256[:12]}"
 
 
-def describe_damage(artifact: Artifact, problems: list[str]) -> str:
-    remedy = f"restore it, or make a new version with --force {artifact.ref.step}"
-    return f"{artifact.ref} is damaged: {'; '.join(problems)} (in {artifact.path}); {remedy}"
+def refuse_damage(artifact: Artifact, problems: Sequence[str]) -> None:
+    """Raises ArtifactError that names the problems, if there are any."""
+    if problems:
+        remedy = f"restore it, or make a new version with --force {artifact.ref.step}"
+        raise ArtifactError(f"{artifact.ref} is damaged: {'; '.join(problems)} (in {artifact.path}); {remedy}")
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -320,8 +313,7 @@ def write_record(folder: Path, record: Record) -> None:
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         sync_folder(path)
     value = record.model_dump(mode="json")
-    text = json.dumps({**value, "seal": seal_value(value)}, indent=1, ensure_ascii=False)
-    write_atomically(folder / RECORD, text)
+    write_atomically(folder / RECORD, json.dumps({**value, "seal": hash_json(value)}, indent=1, ensure_ascii=False))
 
 
 def read_record(folder: Path, ref: Ref) -> Record:
@@ -332,13 +324,9 @@ def read_record(folder: Path, ref: Ref) -> Record:
         record = Record.model_validate(value)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
         raise ArtifactError(f"{ref} is damaged: {RECORD} in {folder} cannot be read") from error
-    if seal != seal_value(value) or (record.step, record.version) != (ref.step, ref.version):
+    if seal != hash_json(value) or (record.step, record.version) != (ref.step, ref.version):
         raise ArtifactError(f"{ref} is damaged: {RECORD} in {folder} has changed since it was published")
     return record
-
-
-def seal_value(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

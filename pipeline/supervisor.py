@@ -12,14 +12,30 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import IO, Any
 
 GRACE_SECONDS = 10
 """From SIGTERM to SIGKILL: time to save a checkpoint."""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 """From linux/prctl.h."""
+
+
+def start_supervised(
+    command: Sequence[str], log: IO[Any], environment: Mapping[str, str], descriptors: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Starts `command` so that it cannot outlive this process; `environment` is added, `descriptors` are inherited."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.supervisor", str(os.getpid()), "--", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+        pass_fds=descriptors,
+        start_new_session=True,
+    )
 
 
 def supervise(command: Sequence[str], parent: int) -> int:

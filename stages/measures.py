@@ -12,9 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 Value = float | None
 LOW_PERCENT, HIGH_PERCENT = 2.5, 97.5
 
@@ -79,11 +76,11 @@ def win_rate(score: float, opponents: Sequence[float]) -> Value:
 def estimate(values: Iterable[Value], resamples: int, seed: int) -> Estimate | None:
     """Mean over problems with its interval from `resamples` bootstraps; None if no problem can be judged."""
     every = list(values)
-    judged = np.array([value for value in every if value is not None], dtype=np.float64)
-    if not judged.size:
+    judged = [value for value in every if value is not None]
+    if not judged:
         return None
     low, high = bootstrap_interval(judged, resamples, seed)
-    return Estimate(float(judged.mean()), low, high, int(judged.size), len(every) - int(judged.size))
+    return Estimate(sum(judged) / len(judged), low, high, len(judged), len(every) - len(judged))
 
 
 def paired_difference(
@@ -94,9 +91,11 @@ def paired_difference(
     return estimate([None if a is None or b is None else b - a for a, b in pairs], resamples, seed)
 
 
-def bootstrap_interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], resamples: int, seed: int) -> tuple[float, float]:
     """95 % percentile interval of the mean. One resample at a time, so that memory stays at one copy."""
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(values.size, size=values.size)].mean() for _ in range(resamples)]
+    import numpy as np  # here, so that planning does not wait for it
+
+    rng, sample = np.random.default_rng(seed), np.array(values, dtype=np.float64)
+    means = [sample[rng.integers(sample.size, size=sample.size)].mean() for _ in range(resamples)]
     low, high = np.percentile(means, [LOW_PERCENT, HIGH_PERCENT])
     return float(low), float(high)

@@ -17,7 +17,7 @@ from pipeline.store import Store
 from tests.toy_stage import STEPS, run_toy, write_profile
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "transformers", "trl", "prefect", "pyarrow", "rich")
+HEAVY = ("torch", "transformers", "trl", "prefect", "pyarrow", "numpy", "rich")
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,14 @@ def test_run_local_makes_and_lists(fresh: Path, no_report: None, capsys: pytest.
     output = capsys.readouterr().out
     assert "made refine@v1" in output and "report: artifacts/toy/report.html" in output
     assert Store(Path("artifacts"), "toy").versions("evaluate_weigh") == []
+
+
+def test_the_table_shows_what_the_run_took(fresh: Path, no_report: None, capsys: pytest.CaptureFixture[str]) -> None:
+    run_toy(fresh)
+    run_toy(fresh, "weigh.scale=2")
+    assert call("run", "--local", "--only", "refine", "--use", "weigh@v1", "--set", "refine.scale=3") == 0
+    table = capsys.readouterr().out.partition("stage")[2]
+    assert "weigh@v1" in table and "refine@v3" in table and "weigh@v2" not in table
 
 
 def test_config_and_schema(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +210,7 @@ def source_fingerprint() -> str:
 def test_planning_and_a_run_with_nothing_to_do_stay_light(inside: Path) -> None:
     code = f"""
 import sys
+from pipeline.recipe import R1
 from tests.toy_stage import STEPS
 from pipeline.__main__ import main
 heavy = {HEAVY}

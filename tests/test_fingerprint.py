@@ -39,6 +39,12 @@ def test_explain_names_field_input_and_revision() -> None:
         'section.extra (absent) -> "x"',
         "section.parts.code.on true -> false",
         "section.scale 1.0 -> 2.0",
-        "input data changed: aaaaaaaa -> bbbbbbbb",
+        "input data aaaaaaaa -> bbbbbbbb",
     ]
     assert explain(OLD, OLD) == []
+
+
+def test_explain_sees_a_change_beyond_what_it_shows() -> None:
+    (reason,) = explain(replace(OLD, config={"text": "x" * 99}), replace(OLD, config={"text": "x" * 98 + "y"}))
+    before, after = reason.removeprefix("weigh.text ").split(" -> ")
+    assert before != after

@@ -109,6 +109,7 @@ def test_deployment_takes_profiles_of_the_checkout_only(checkout: Path, profile:
         "weigh.marker=/etc/passwd",
         "weigh.marker=~/x",
         "weigh.marker=a/../../x",
+        'weigh.marker="/tmp/x\\ny"',
     ],
 )
 def test_deployment_refuses_how_and_where_to_run(checkout: Path, override: str) -> None:

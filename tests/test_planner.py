@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import load_profile
 from pipeline.planner import PlannedStep, Selection, plan_run
 from pipeline.recipe import check_recipe
-from pipeline.store import Ref, Store
+from pipeline.store import Store
 from stages.contract import ArtifactError, ConfigError, Step
 from tests.toy_stage import STEPS, run_toy, write_profile
 
@@ -48,7 +48,7 @@ def test_nothing_changed_reuses_everything(made: Path) -> None:
     planned = plan(made)
     assert to_run(planned) == []
     assert {step.reason for step in planned.values()} == {"same fingerprint"}
-    assert planned["weigh"].ref == Ref("weigh", 1)
+    assert planned["weigh"].version == 1
 
 
 def test_one_setting_reruns_what_depends_on_it_and_is_named(made: Path) -> None:
@@ -73,9 +73,9 @@ def test_same_content_upstream_stops_a_change(tmp_path: Path) -> None:
     run_toy(tmp_path, "source.label=b")
     planned = plan(tmp_path, "source.label=b")
     assert to_run(planned) == []
-    assert planned["source"].ref == Ref("source", 2)
-    assert planned["weigh"].ref == Ref("weigh", 1)
-    assert plan(tmp_path)["source"].ref == Ref("source", 1)
+    assert planned["source"].version == 2
+    assert planned["weigh"].version == 1
+    assert plan(tmp_path)["source"].version == 1
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,8 @@ def test_use_pins_a_version_whatever_its_config(made: Path) -> None:
         ({"use": ("x@v1",)}, ConfigError, "step 'x' does not exist"),
         ({"use": ("weigh@v9",)}, ArtifactError, "weigh@v9 is not in .*versions of weigh there: weigh@v1"),
         ({"use": ("weigh@v1",), "force": ("weigh",)}, ConfigError, "contradict"),
+        ({"only": ("source",), "use": ("weigh@v1",)}, ConfigError, "--use weigh@v1: not part of this run.*: source"),
+        ({"until": "weigh", "force": ("evaluation",)}, ConfigError, "--force evaluation: not part of this run"),
         ({"from_step": "refine", "until": "weigh"}, ConfigError, "leave no step"),
     ],
 )

@@ -260,13 +260,13 @@ def test_results_show_the_recorded_estimates(tmp_path: Path, monkeypatch: pytest
 
 def test_a_part_of_the_steps_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = report.write_report(*build_project(tmp_path, monkeypatch, last="cold_start_data")).read_text()
-    assert "Not made yet: cold_start_sft, reasoning_rl" in text
+    assert "Not made yet, or damaged: cold_start_sft, reasoning_rl" in text
     assert Structure(text).open == []
 
 
 def test_nothing_made_is_said(tmp_path: Path) -> None:
     profile = Profile(Path("p.yaml"), "tiny", {"sft": StepConfig()}, RuntimeSection(), {})
-    assert "Not made yet: sft." in report.write_report(profile, Store(tmp_path, "tiny")).read_text()
+    assert "Not made yet, or damaged: sft." in report.write_report(profile, Store(tmp_path, "tiny")).read_text()
 
 
 def test_version_that_fits_the_profile_is_shown(tmp_path: Path) -> None:
@@ -277,6 +277,14 @@ def test_version_that_fits_the_profile_is_shown(tmp_path: Path) -> None:
     assert shown == {1: 1, 2: 2, 3: 2}
     assert "now asks for: base_model@v2" in report.write_report(make_profile(3), store).read_text()
     assert "now asks for" not in report.write_report(make_profile(1), store).read_text()
+
+
+def test_a_damaged_version_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile, store = build_project(tmp_path, monkeypatch)
+    (shard,) = (store.history("evaluate_sft")[-1].path / "data").iterdir()
+    shard.write_bytes(b"cut short")
+    text = report.write_report(profile, store).read_text()
+    assert "Not made yet, or damaged: evaluate_sft." in text and "evaluate_sft@v1" not in text
 
 
 def make_profile(seed: int) -> Profile:
@@ -300,17 +308,6 @@ def test_ticks_are_round_and_inside() -> None:
     assert plots.choose_ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1]
     assert plots.choose_ticks(0, 70) == [0, 20, 40, 60]
     assert len(plots.choose_ticks(3, 3)) >= 1
-
-
-def test_layers_follow_the_longest_path() -> None:
-    edges = [("a", "b"), ("b", "c"), ("a", "c"), ("c", "d")]
-    assert plots.assign_layers(["a", "b", "c", "d"], edges) == {"a": 0, "b": 1, "c": 2, "d": 3}
-
-
-def test_edges_run_beside_the_boxes_between() -> None:
-    assert plots.choose_lane(600, []) == 600
-    assert plots.choose_lane(600, [300, 900]) == 600
-    assert abs(plots.choose_lane(600, [600, 600]) - 600) > plots.BOX_WIDTH / 2
 
 
 def test_labels_of_plots_are_escaped() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pipeline.config import load_profile
 from pipeline.planner import Selection, plan_run
 from pipeline.progress import PlainReport, ProgressReader, Update
-from pipeline.runner import Preempted, child_environment, run_plan, run_step
+from pipeline.runner import child_environment, describe_code, run_plan, run_step
 from pipeline.store import Artifact, Ref, Store
 from stages.contract import ArtifactError, ConfigError, DataError, Runtime, StepError, find_step
 from tests.toy_stage import STEPS, run_toy, write_profile
@@ -65,7 +65,7 @@ def test_force_makes_a_new_version_of_the_same_content_from_a_clean_state(folder
         ("memory", StepError, "out of memory: .*3 GiB; lower runtime.per_device_batch_size"),
         ("bug", StepError, "exit code 1; log: .*\n(.*\n)*.*KeyError: 'oops'"),
         ("killed", StepError, "killed by SIGKILL, often for want of memory"),
-        ("preempted", Preempted, "was asked to stop; run again to go on"),
+        ("preempted", StepError, "was asked to stop; run again to go on"),
         ("pickle", DataError, "pytorch_model.bin is a pickle"),
     ],
 )
@@ -76,6 +76,14 @@ def test_failures_are_one_error_and_publish_nothing(
         make(folder, "weigh", f"weigh.fail={fail}", inputs={"data": source})
     assert list((folder / "artifacts/toy/weigh").iterdir()) == []
     assert make(folder, "weigh", inputs={"data": source})[0].ref == Ref("weigh", 1)
+
+
+def test_codes_are_told_as_what_they_are() -> None:
+    codes = {0: "ended without a result", 1: "failed with exit code 1", 143: "was killed by SIGTERM"}
+    killed = "was killed by SIGKILL, often for want of memory"
+    assert {code: describe_code(code) for code in codes} == codes
+    assert describe_code(137) == describe_code(-9) == killed
+    assert describe_code(255) == "failed with exit code 255"
 
 
 def test_state_of_a_failed_run_is_kept_for_the_next(folder: Path, source: Artifact) -> None:
@@ -130,13 +138,12 @@ def test_run_plan_uses_a_pinned_version(folder: Path) -> None:
 def test_progress_is_read_line_by_line(tmp_path: Path) -> None:
     reader = ProgressReader("weigh", tmp_path / "progress", started=100.0)
     assert reader.read() == []
-    line = json.dumps({"done": 1, "total": 4, "metrics": {"loss": 2.0}, "time": 103.0})
-    (tmp_path / "progress").write_text(line + "\n" + line[:10])
-    (update,) = reader.read()
-    assert update == Update("weigh", 1, 4, {"loss": 2.0}, 3.0)
-    assert update.seconds_left == 9.0
-    (tmp_path / "progress").write_text(line + "\n" + line + "\n")
-    assert len(reader.read()) == 1
+    lines = [json.dumps({"done": n, "total": 12, "metrics": {"loss": 2.0}, "time": 99.0 + n}) for n in (8, 10)]
+    (tmp_path / "progress").write_text(lines[0] + "\n" + lines[1][:10])
+    assert reader.read() == [Update("weigh", 8, 12, {"loss": 2.0}, 7.0)]
+    (tmp_path / "progress").write_text(lines[0] + "\n" + lines[1] + "\n")
+    # 8 were done in the run before this one: only the two made since count for the time left.
+    assert reader.read() == [Update("weigh", 10, 12, {"loss": 2.0}, 9.0, 2.0)]
 
 
 def test_plain_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:

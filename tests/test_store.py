@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.cards import write_card
 from pipeline.cleaning import collect_garbage
-from pipeline.contents import digest_contents
+from pipeline.contents import read_contents
 from pipeline.provenance import Host, Provenance
 from pipeline.store import Artifact, Record, Ref, Store
 from stages.contract import ArtifactError, ConfigError, DataError, Kind, Runtime, StepError
@@ -98,7 +98,7 @@ def test_policy_digest_is_tensors_tokenizer_and_generation_config(tmp_path: Path
     def digest(name: str, **changes: float | str) -> str:
         (tmp_path / name).mkdir()
         fill_policy(tmp_path / name, **changes)  # type: ignore[arg-type]
-        return digest_contents(tmp_path / name, "policy")
+        return read_contents(tmp_path / name, "policy")
 
     same = digest("one")
     assert digest("other_library", version="6.0") == same
@@ -112,7 +112,7 @@ def test_policy_digest_does_not_depend_on_shards(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "whole" / "model.safetensors", {"b": [1.0], "a": [2.0, 3.0]})
     write_safetensors(tmp_path / "sharded" / "model-1.safetensors", {"b": [1.0]})
     write_safetensors(tmp_path / "sharded" / "model-2.safetensors", {"a": [2.0, 3.0]})
-    assert digest_contents(tmp_path / "whole", "policy") == digest_contents(tmp_path / "sharded", "policy")
+    assert read_contents(tmp_path / "whole", "policy") == read_contents(tmp_path / "sharded", "policy")
 
 
 def test_parameters_are_counted(store: Store) -> None:
@@ -133,7 +133,17 @@ def test_pickles_are_never_published(store: Store, name: str) -> None:
 def test_a_pickle_slipped_into_an_artifact_is_seen(store: Store) -> None:
     artifact = publish_policy(store)
     (artifact.path / "pytorch_model.bin").write_bytes(b"x")
-    assert "pytorch_model.bin is a pickle" in store.check(artifact)[0]
+    assert store.check(artifact) == ["pytorch_model.bin is not in its record"]
+    assert store.find("step", "f1") is None
+
+
+def test_a_shard_slipped_into_an_artifact_is_damage(store: Store) -> None:
+    artifact = publish_rows(store)
+    shard = next((artifact.path / "data").iterdir())
+    shutil.copyfile(shard, shard.with_name("train-00009-of-00003.parquet"))
+    (artifact.path / ".DS_Store").write_text("no reader takes hidden files")
+    problems = ["data/train-00009-of-00003.parquet is not in its record"]
+    assert store.check(artifact) == store.verify(artifact) == problems
 
 
 def test_links_and_empty_folders_are_refused(store: Store) -> None:
@@ -206,6 +216,16 @@ def test_verify_forgets_that_a_damaged_artifact_was_sound(store: Store) -> None:
         store.verify_once(artifact)
 
 
+def test_a_version_made_again_after_deletion_is_hashed_afresh_once(store: Store) -> None:
+    first = publish_policy(store)
+    store.verify_once(first)
+    shutil.rmtree(first.path)
+    again = publish_policy(store)
+    assert again.ref == first.ref and store.read_memo(again.ref) == {}
+    store.verify_once(again)
+    assert store.read_memo(again.ref) == {n: (again.path / n).stat().st_mtime_ns for n in again.record.files}
+
+
 def test_lock_names_its_holder(store: Store) -> None:
     with store.lock("step"), pytest.raises(StepError, match=f"being run by process {os.getpid()}"), store.lock("step"):
         pass
@@ -214,7 +234,8 @@ def test_lock_names_its_holder(store: Store) -> None:
 
 
 def test_writers_that_race_all_get_a_version(store: Store) -> None:
-    writers = [multiprocessing.get_context("fork").Process(target=publish_rows, args=(store,)) for _ in range(4)]
+    # Not forked: a process forked after a test that ran Prefect's server in this one ends at once.
+    writers = [multiprocessing.get_context("spawn").Process(target=publish_rows, args=(store,)) for _ in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -236,21 +257,24 @@ def test_malformed_refs(text: str) -> None:
         Ref.parse(text)
 
 
-def test_garbage_is_abandoned_folders_and_scratch_of_published_steps(store: Store) -> None:
+def test_garbage_is_abandoned_folders_and_scratch_of_published_runs(store: Store) -> None:
     artifact = publish_rows(store, fingerprint="f" * 64)
     abandoned = store.begin("step")
-    scratch, other = (store.folder / ".scratch" / f"step-{digest * 12}" for digest in "fe")
-    for folder in (scratch, other):
+    scratch, unfinished = (store.folder / ".scratch" / f"step-{digest * 12}" for digest in "ef")
+    for folder in (scratch, unfinished):
         folder.mkdir(parents=True)
         folder.with_name(folder.name + ".log").write_text("log")
+    marker = scratch.with_name(scratch.name + ".published")
+    marker.write_text("step@v1")
     with store.lock("step"):
         assert collect_garbage(store) == []
         assert collect_garbage(store, delete=True) == []
-    assert {item.path.resolve() for item in collect_garbage(store)} == {abandoned, scratch.resolve()}
+    assert {item.path.resolve() for item in collect_garbage(store)} == {abandoned, scratch.resolve(), marker.resolve()}
     assert abandoned.exists()
     collect_garbage(store, delete=True)
-    assert not abandoned.exists() and not scratch.exists()
-    assert other.exists() and scratch.with_name(scratch.name + ".log").exists()
+    assert not abandoned.exists() and not scratch.exists() and not marker.exists()
+    # State of a forced run that was interrupted, although a version with its fingerprint exists.
+    assert unfinished.exists() and scratch.with_name(scratch.name + ".log").exists()
     assert store.verify(artifact) == []
 
 
