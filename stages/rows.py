@@ -82,19 +82,24 @@ def split_completion(text: str) -> tuple[str, str]:
 
 
 def write_rows(rows: Sequence[Row], folder: Path, split: str, rows_per_shard: int = 50_000) -> None:
-    """Writes `data/<split>-*.parquet` (zstd) below `folder`, in the order given."""
+    """Writes `data/<split>-*.parquet` (zstd) below `folder`, in the order given.
+
+    Raises DataError for no rows, and for rows whose columns differ: Arrow would drop a late one silently.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not rows:
         raise DataError(f"split '{split}' of {folder.name} would be empty; expected at least one row")
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise DataError(f"rows of split '{split}' of {folder.name} have different columns; expected the same in all")
     target = folder / "data"
     target.mkdir(parents=True, exist_ok=True)
-    shards = [rows[i : i + rows_per_shard] for i in range(0, len(rows), rows_per_shard)]
-    schema = pa.Table.from_pylist(list(rows)).schema
-    for number, shard in enumerate(shards):
-        path = target / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
-        pq.write_table(pa.Table.from_pylist(shard, schema=schema), path, compression="zstd")
+    table = pa.Table.from_pylist(list(rows))
+    starts = range(0, len(rows), rows_per_shard)
+    for number, start in enumerate(starts):
+        path = target / f"{split}-{number:05d}-of-{len(starts):05d}.parquet"
+        pq.write_table(table.slice(start, rows_per_shard), path, compression="zstd")
 
 
 def read_rows(folder: Path, split: str) -> list[Row]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ class LogMetrics(TrainerCallback):
 
 def read_log(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def last_loss(log: Sequence[Mapping[str, float]]) -> float | None:
+    """The last loss logged; None of a run shorter than the logging interval."""
+    return next((line["loss"] for line in reversed(log) if "loss" in line), None)
 
 
 def choose_device(context: StepContext) -> str:

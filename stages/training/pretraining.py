@@ -21,7 +21,7 @@ from transformers import (
 
 from stages.contract import DataError, Metrics, StepContext
 from stages.rows import THINK_CLOSE, THINK_OPEN, THOUGHTS
-from stages.training.checkpoints import run_trainer, save_policy, shared_arguments
+from stages.training.checkpoints import last_loss, run_trainer, save_policy, shared_arguments
 from stages.training.settings import PretrainingConfig
 
 IGNORED = -100
@@ -170,7 +170,7 @@ def pretrain(config: PretrainingConfig, documents: Sequence[str], context: StepC
     return {
         "parameters": model.num_parameters(),
         "tokens": int((blocks.input_ids != tokenizer.pad_token_id).sum()),
-        "loss": next(line["loss"] for line in reversed(log) if "loss" in line),
+        "loss": last_loss(log),
     }
 
 

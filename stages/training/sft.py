@@ -9,7 +9,7 @@ from trl import SFTConfig, SFTTrainer
 
 from stages.contract import DataError, Metrics, StepContext
 from stages.rows import Row
-from stages.training.checkpoints import run_trainer, save_policy, shared_arguments
+from stages.training.checkpoints import last_loss, run_trainer, save_policy, shared_arguments
 from stages.training.settings import SupervisedConfig
 
 
@@ -18,8 +18,7 @@ def train_sft(policy: Path, rows: Sequence[Row], config: SupervisedConfig, conte
     trainer = make_trainer(policy, rows, config, context)
     log = run_trainer(trainer, context)
     save_policy(trainer.model, AutoTokenizer.from_pretrained(policy), context.output_dir)
-    losses = [line["loss"] for line in log if "loss" in line]
-    return {"rows": len(rows), "steps": trainer.state.global_step, "loss": losses[-1] if losses else None}
+    return {"rows": len(rows), "steps": trainer.state.global_step, "loss": last_loss(log)}
 
 
 def make_trainer(policy: Path, rows: Sequence[Row], config: SupervisedConfig, context: StepContext) -> SFTTrainer:
