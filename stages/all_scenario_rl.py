@@ -67,8 +67,9 @@ class AllScenarioRLConfig(ReinforcementConfig):
         }
     )
     """Weight of each reward; `helpful` and `safety` are the two reward models (paper: a plain sum, eq. 8-10)."""
-    reasoning_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of reasoning prompts among those trained on."""
+    shares: dict[RewardSource, float] = Field(default={"rule": 80.0, "helpful": 66.0, "safety": 12.0})
+    """Prompts trained on by what rewards them, in proportion (R1 v2 Table 4: 80k reasoning, 66k helpful and
+    12k harmless)."""
 
 
 def make_helpful_pairs(config: HelpfulPairsConfig, context: StepContext) -> Metrics:
@@ -194,17 +195,16 @@ def train_all_scenario_rl(config: AllScenarioRLConfig, context: StepContext) -> 
 
 
 def mix_prompts(prompts: Sequence[Prompt], config: AllScenarioRLConfig) -> list[Prompt]:
-    """Reasoning and general prompts in the configured proportion, as many as the steps visit; few ones recur."""
-    reasoning = [p for p in prompts if p.reward == "rule"]
-    general = [p for p in prompts if p.reward != "rule"]
-    if not reasoning or not general:
-        raise DataError("all-scenario RL needs reasoning and general prompts; expected both in the train split")
-    rng = domain_rng(config.seed, "all_scenario_rl", "mix")
-    rng.shuffle(reasoning)
-    rng.shuffle(general)
-    visits = config.steps * config.prompts_per_step
-    wanted = round(visits * config.reasoning_share)
-    return [*islice(cycle(reasoning), wanted), *islice(cycle(general), visits - wanted)]
+    """Prompts of each set in the configured proportion, as many as the steps visit; those of a small set recur."""
+    visits, total = config.steps * config.prompts_per_step, sum(config.shares.values())
+    mixed: list[Prompt] = []
+    for source, share in config.shares.items():
+        available = [prompt for prompt in prompts if prompt.reward == source]
+        if not available:
+            raise DataError(f"all-scenario RL needs prompts rewarded by '{source}'; the train split has none")
+        domain_rng(config.seed, "all_scenario_rl", source).shuffle(available)
+        mixed += islice(cycle(available), round(visits * share / total))
+    return mixed
 
 
 STEPS = (

@@ -128,20 +128,20 @@ def test_a_set_without_prompts_is_named(tmp_path: Path, context: StepContext) ->
         make_helpful_pairs(HelpfulPairsConfig(), lacking)
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
-def test_prompts_are_mixed_in_proportion(share: float) -> None:
-    """Also where a group has fewer prompts than its part of the visits."""
-    config = AllScenarioRLConfig(steps=10, prompts_per_step=8, reasoning_share=share)
+@pytest.mark.parametrize("rule", [1.0, 2.0, 6.0])
+def test_prompts_are_mixed_in_proportion(rule: float) -> None:
+    """Also where a set has fewer prompts than its part of the visits."""
+    config = AllScenarioRLConfig(steps=10, prompts_per_step=8, shares={"rule": rule, "helpful": 1, "safety": 1})
     prompts = [prompt for domain in DOMAINS for prompt in make_prompts(domain, 30)]
     mixed = mix_prompts(prompts, config)
-    assert len(mixed) == 80
-    assert [prompt.reward == "rule" for prompt in mixed].count(True) == round(80 * share)
+    assert len(mixed) == pytest.approx(80, abs=1)
+    assert [prompt.reward == "rule" for prompt in mixed].count(True) == round(80 * rule / (rule + 2))
     visits = Counter(prompt.id for prompt in mixed if prompt.reward == "rule").values()
     assert max(visits) - min(visits) <= 1
     assert mixed == mix_prompts(prompts, config)
     assert mixed != mix_prompts(prompts, config.model_copy(update={"seed": 1}))
 
 
-def test_both_groups_are_needed() -> None:
-    with pytest.raises(DataError, match="reasoning and general prompts"):
+def test_every_set_is_needed() -> None:
+    with pytest.raises(DataError, match="needs prompts rewarded by 'helpful'"):
         mix_prompts(make_prompts("math", 3), AllScenarioRLConfig())

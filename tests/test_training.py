@@ -19,7 +19,7 @@ from stages.rewards import load_reward
 from stages.rewards.preference import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, user_turn
 from stages.training.checkpoints import COMPLETE, hash_file, newest_checkpoint, run_trainer
-from stages.training.grpo import check_sizes, make_arguments, permute_rewards, train_grpo
+from stages.training.grpo import check_sizes, make_arguments, permute_rewards, summarise_log, train_grpo
 from stages.training.reward_model import RewardModel, split_held_out, train_pairwise, train_pointwise
 from stages.training.settings import ReinforcementConfig, RewardModelConfig, SupervisedConfig
 from stages.training.sft import make_trainer
@@ -277,3 +277,11 @@ def test_a_preference_reward_scores_its_set_alone(source: Any, expected: list[fl
         id=["1", "2", "3", "4"],
     )
     assert rewarded == expected
+
+
+def test_a_reward_that_judged_no_row_is_left_out_of_the_summary() -> None:
+    config = ReinforcementConfig(steps=2, prompts_per_step=2, num_generations=2)
+    log = [{"step": 1, "reward": 1.0, "rewards/safety/mean": None}]
+    summary = summarise_log(log, config)
+    assert summary["reward"] == 1.0
+    assert "rewards/safety/mean" not in summary

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 
 from stages.contract import DataError, Progress, StepContext, StepError
 
+LogLine = Mapping[str, float | None]
 COMPLETE = "COMPLETE.json"
 
 
@@ -73,11 +74,11 @@ class LogMetrics(TrainerCallback):
         self.progress(state.global_step, state.max_steps, **shown)
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
+def read_log(path: Path) -> list[LogLine]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def last_loss(log: Sequence[Mapping[str, float]]) -> float | None:
+def last_loss(log: Sequence[LogLine]) -> float | None:
     """The last loss logged; None of a run shorter than the logging interval."""
     return next((line["loss"] for line in reversed(log) if "loss" in line), None)
 
@@ -122,7 +123,7 @@ def shared_arguments(batch_size: int, seed: int, context: StepContext) -> dict[s
     }
 
 
-def run_trainer(trainer: Any, context: StepContext) -> list[dict[str, float]]:
+def run_trainer(trainer: Any, context: StepContext) -> list[LogLine]:
     """Trains to the last planned step, from the newest whole checkpoint if there is one; returns the log."""
     log = context.output_dir / "training_log.jsonl"
     trainer.add_callback(MarkComplete())

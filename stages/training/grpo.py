@@ -17,7 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from stages.contract import ConfigError, DataError, Metrics, StepContext
 from stages.rows import Prompt, user_turn
-from stages.training.checkpoints import run_trainer, save_policy, shared_arguments, split_batch
+from stages.training.checkpoints import LogLine, run_trainer, save_policy, shared_arguments, split_batch
 from stages.training.settings import ReinforcementConfig
 
 RewardFunction = Callable[..., list[float | None]]
@@ -101,18 +101,23 @@ def check_lengths(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase,
         )
 
 
-def summarise_log(log: Sequence[Mapping[str, float]], config: ReinforcementConfig) -> Metrics:
-    """Means over the last tenth of the log: what the policy earned at the end."""
+SUMMARISED = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
+
+
+def summarise_log(log: Sequence[LogLine], config: ReinforcementConfig) -> Metrics:
+    """Means over the last tenth of the log: what the policy earned at the end.
+
+    A reward that judged no row of a step is logged as null and left out of its mean.
+    """
     lines = [line for line in log if "reward" in line]
     tail = lines[-max(1, len(lines) // 10) :]
-    shown = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
-    names = [name for name in tail[-1] if name in shown or (name.startswith("rewards/") and name.endswith("/mean"))]
-    values: dict[str, Any] = {n: sum(line[n] for line in tail) / len(tail) for n in names if all(n in t for t in tail)}
-    return {
-        "steps": config.steps,
-        "completions": config.steps * config.prompts_per_step * config.num_generations,
-        **values,
-    }
+    completions = config.steps * config.prompts_per_step * config.num_generations
+    metrics: Metrics = {"steps": config.steps, "completions": completions}
+    for name in tail[-1]:
+        values = [value for line in tail if (value := line.get(name)) is not None]
+        if values and (name in SUMMARISED or (name.startswith("rewards/") and name.endswith("/mean"))):
+            metrics[name] = sum(values) / len(values)
+    return metrics
 
 
 def permute_rewards(reward: RewardFunction, seed: int) -> RewardFunction:
