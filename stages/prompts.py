@@ -45,8 +45,6 @@ class DomainConfig(BaseModel):
     """Generated dev rows."""
     test: int = Field(default=0, ge=0)
     """Generated test rows."""
-    corpus_weight: float = Field(default=0.0, ge=0)
-    """Share of the tiny base model's pretraining documents, relative to the other domains'."""
     files: dict[Split, ProblemFile] = Field(default_factory=dict)
     """Splits read from a file instead of generated."""
 

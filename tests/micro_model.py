@@ -11,14 +11,13 @@ from safetensors.torch import load_file
 from stages.base_model import BaseModelConfig, make_base_model
 from stages.contract import Metrics, Progress, Runtime, StepContext, no_progress
 from stages.domains import domain_rng, load_domain
-from stages.prompts import DomainConfig
 from stages.rows import Prompt, Row, assistant_turn, user_turn
 from stages.training.settings import SupervisedConfig
 from stages.training.sft import train_sft
 
 DOMAINS = ("math", "greetings", "safety")
 BASE = BaseModelConfig(
-    domains={name: DomainConfig(corpus_weight=1.0) for name in DOMAINS},
+    corpus={name: 1.0 for name in DOMAINS},
     documents=300,
     vocabulary=400,
     hidden_size=32,

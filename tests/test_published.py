@@ -20,10 +20,10 @@ PROFILE = {
     "project": "micro",
     "runtime": {"threads": 1, "device": "cpu"},
     "domains": {
-        "math": {"train": 20, "dev": 4, "test": 6, "corpus_weight": 1.0},
-        "greetings": {"train": 10, "dev": 4, "test": 4, "corpus_weight": 1.0},
+        "math": {"train": 20, "dev": 4, "test": 6},
+        "greetings": {"train": 10, "dev": 4, "test": 4},
     },
-    "base_model": micro_model.BASE.model_dump(mode="json", exclude={"domains", "seed"}),
+    "base_model": micro_model.BASE.model_dump(mode="json", exclude={"seed"}),
 }
 
 
