@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan(folder: Path, *overrides: str, steps: tuple[Step, ...] = STEPS, **selection: object) -> dict[str, PlannedStep]:
     profile = load_profile(folder / "toy.yaml", overrides, steps)
     store = Store(folder / "artifacts", profile.project)
-    return {p.step: p for p in plan_run(steps, profile, store, Selection(**selection))}  # type: ignore[arg-type]
+    return {p.step: p for p in plan_run(steps, profile, store, Selection(**selection))}  # type: ignore[arg-type] # any field of Selection
 
 
 def to_run(planned: dict[str, PlannedStep]) -> list[str]:
