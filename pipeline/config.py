@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from stages.contract import ConfigError, Runtime, Step, StepConfig
 
-SHARED_KEYS = ("seed", "domains")
+SHARED_KEYS = ("seed", "domains", "engine")
 MOST_ERRORS = 5
 Location = tuple[int | str, ...]
 

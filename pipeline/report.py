@@ -180,8 +180,9 @@ def label_curve(name: str) -> str:
 
 
 def pick_points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    """(step, value) wherever the log has a finite value."""
-    return [(float(line["step"]), float(line[name])) for line in log if name in line and math.isfinite(line[name])]
+    """(step, value) wherever the log has a finite value; null is the mean of a reward that judged no row."""
+    found = [(float(line["step"]), line[name]) for line in log if line.get(name) is not None]
+    return [(step, float(value)) for step, value in found if math.isfinite(value)]
 
 
 def render_data(artifacts: Mapping[str, Artifact]) -> str:

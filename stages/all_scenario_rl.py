@@ -5,7 +5,7 @@ only; the safety model is pointwise and reads thoughts and summary. Each general
 model its set names; reasoning prompts keep their rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle, islice, pairwise
 from typing import Any, get_args
 
@@ -70,6 +70,9 @@ class AllScenarioRLConfig(ReinforcementConfig):
     shares: dict[RewardSource, float] = Field(default={"rule": 80.0, "helpful": 66.0, "safety": 12.0})
     """Prompts trained on by what rewards them, in proportion (R1 v2 Table 4: 80k reasoning, 66k helpful and
     12k harmless)."""
+    preference_share: float = Field(default=400 / 1700, gt=0, le=1)
+    """Last part of the steps, in which `shares` hold; before it there are rule-rewarded prompts alone (R1 v2
+    §3.2.2: preference rewards only in the last 400 of 1,700 steps, since more of them led to reward hacking)."""
 
 
 def make_helpful_pairs(config: HelpfulPairsConfig, context: StepContext) -> Metrics:
@@ -195,16 +198,25 @@ def train_all_scenario_rl(config: AllScenarioRLConfig, context: StepContext) -> 
 
 
 def mix_prompts(prompts: Sequence[Prompt], config: AllScenarioRLConfig) -> list[Prompt]:
-    """Prompts of each set in the configured proportion, as many as the steps visit; those of a small set recur."""
-    visits, total = config.steps * config.prompts_per_step, sum(config.shares.values())
-    mixed: list[Prompt] = []
-    for source, share in config.shares.items():
-        available = [prompt for prompt in prompts if prompt.reward == source]
-        if not available:
-            raise DataError(f"all-scenario RL needs prompts rewarded by '{source}'; the train split has none")
-        domain_rng(config.seed, "all_scenario_rl", source).shuffle(available)
-        mixed += islice(cycle(available), round(visits * share / total))
-    return mixed
+    """Prompts in the order of the steps: rule-rewarded ones, then all sets in proportion; small sets recur."""
+    visits, mixed_steps = config.steps * config.prompts_per_step, round(config.steps * config.preference_share)
+    late = mixed_steps * config.prompts_per_step
+    parts = {source: round(late * share / sum(config.shares.values())) for source, share in config.shares.items()}
+    parts["rule"] = late - sum(parts[source] for source in get_args(Preference))
+    drawn = {source: draw_prompts(prompts, source, config.seed) for source in config.shares}
+    early = list(islice(drawn["rule"], visits - late))
+    mixed = [prompt for source, part in parts.items() for prompt in islice(drawn[source], part)]
+    domain_rng(config.seed, "all_scenario_rl", "order").shuffle(mixed)
+    return early + mixed
+
+
+def draw_prompts(prompts: Sequence[Prompt], source: RewardSource, seed: int) -> Iterator[Prompt]:
+    """Prompts of one set without end, shuffled once."""
+    available = [prompt for prompt in prompts if prompt.reward == source]
+    if not available:
+        raise DataError(f"all-scenario RL needs prompts rewarded by '{source}'; the train split has none")
+    domain_rng(seed, "all_scenario_rl", source).shuffle(available)
+    return cycle(available)
 
 
 STEPS = (

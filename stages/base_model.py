@@ -6,7 +6,7 @@ from pydantic import Field
 
 from stages.contract import ConfigError, Metrics, Step, StepContext
 from stages.domains import domain_rng, load_domain
-from stages.domains.world import write_drill
+from stages.domains.world import write_drill, write_opening
 from stages.training.settings import PretrainingConfig
 
 
@@ -18,8 +18,11 @@ class BaseModelConfig(PretrainingConfig):
     that another number of prompts leaves the base model as it is."""
     documents: int = Field(default=60_000, ge=1)
     """Documents of the pretraining corpus."""
-    drill_share: float = Field(default=0.15, ge=0, lt=1)
-    """Share of the documents that are drills: sums, lists and pairs, which teach to calculate and to copy."""
+    opening_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the documents that come first and hold lists and pairs alone. Attention heads that copy from the
+    text form there in a minute, and hardly ever among other documents."""
+    drill_share: float = Field(default=0.28, ge=0, lt=1)
+    """Share of the documents that are drills among the others, which teach to calculate and to copy."""
 
 
 def make_base_model(config: BaseModelConfig, context: StepContext) -> Metrics:
@@ -31,7 +34,7 @@ def make_base_model(config: BaseModelConfig, context: StepContext) -> Metrics:
 
 
 def write_corpus(config: BaseModelConfig) -> list[str]:
-    """The documents, shuffled; domains in the proportions of `corpus`."""
+    """The opening, then all other documents shuffled; domains in the proportions of `corpus`."""
     total = sum(config.corpus.values())
     if total <= 0:
         raise ConfigError(
@@ -39,15 +42,16 @@ def write_corpus(config: BaseModelConfig) -> list[str]:
             "with their proportions, as {math: 0.4}, or a checkpoint folder in base_model.path"
         )
     drills = domain_rng(config.seed, "corpus", "drills")
+    opening = [write_opening(drills) for _ in range(round(config.documents * config.opening_share))]
     documents = [write_drill(drills) for _ in range(round(config.documents * config.drill_share))]
-    read = config.documents - len(documents)
+    read = config.documents - len(opening) - len(documents)
     for name, weight in config.corpus.items():
         rng = domain_rng(config.seed, name, "corpus")
         count = round(read * weight / total)
         prompts = load_domain(name).generate("train", max(1, count // 4), rng)
         documents += [load_domain(name).document(prompts[n % len(prompts)], rng) for n in range(count)]
     domain_rng(config.seed, "corpus", "order").shuffle(documents)
-    return documents
+    return opening + documents
 
 
-STEPS = (Step("base_model", "setup", "policy", {}, BaseModelConfig, make_base_model),)
+STEPS = (Step("base_model", "setup", "policy", {}, BaseModelConfig, make_base_model, revision=2),)

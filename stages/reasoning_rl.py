@@ -4,7 +4,7 @@ Paper: R1 v2 §3.2.1 (hyper-parameters), eq. 4 (accuracy + format) and eq. 7 (la
 """
 
 from stages.contract import Metrics, Step, StepContext
-from stages.domains import group_of
+from stages.domains import domain_rng, group_of
 from stages.rewards import load_reward
 from stages.rows import read_prompts
 from stages.training.settings import ReinforcementConfig
@@ -19,6 +19,7 @@ def train_reasoning_rl(config: ReasoningRLConfig, context: StepContext) -> Metri
     from stages.training.grpo import permute_rewards, train_grpo
 
     prompts = [p for p in read_prompts(context.inputs["prompts"], "train") if group_of(p.domain) == "reasoning"]
+    domain_rng(config.seed, "reasoning_rl", "order").shuffle(prompts)
     rewards = {name: load_reward(name) for name in config.reward_weights}
     if config.permute_rewards:
         rewards = {name: permute_rewards(reward, config.seed) for name, reward in rewards.items()}

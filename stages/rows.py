@@ -70,8 +70,11 @@ def completion_text(completion: str | Sequence[Mapping[str, str]]) -> str:
 
 
 def join_completion(thoughts: str, summary: str) -> str:
-    """A completion as the policy writes it; empty thoughts give an empty think block."""
-    return f"{THINK_OPEN}{thoughts}{THINK_CLOSE}{summary}"
+    """A completion as the policy writes it; empty thoughts give an empty think block.
+
+    A space follows each tag, because it belongs to the token of the word after it.
+    """
+    return f"{THINK_OPEN}{' ' if thoughts else ''}{thoughts}{THINK_CLOSE}{' ' if summary else ''}{summary}"
 
 
 def split_completion(text: str) -> tuple[str, str]:

@@ -25,11 +25,11 @@ BASE = BaseModelConfig(
     heads=2,
     intermediate_size=64,
     attention_dropout=0.1,
-    context=320,
+    context=384,
     block=64,
     batch_size=16,
 )
-SFT = SupervisedConfig(epochs=2, batch_size=4, learning_rate=1e-3, max_length=320)
+SFT = SupervisedConfig(epochs=2, batch_size=4, learning_rate=1e-3, max_length=384)
 KILLED_AT = 60
 
 

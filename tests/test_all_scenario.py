@@ -131,15 +131,25 @@ def test_a_set_without_prompts_is_named(tmp_path: Path, context: StepContext) ->
 @pytest.mark.parametrize("rule", [1.0, 2.0, 6.0])
 def test_prompts_are_mixed_in_proportion(rule: float) -> None:
     """Also where a set has fewer prompts than its part of the visits."""
-    config = AllScenarioRLConfig(steps=10, prompts_per_step=8, shares={"rule": rule, "helpful": 1, "safety": 1})
+    shares = {"rule": rule, "helpful": 1, "safety": 1}
+    config = AllScenarioRLConfig(steps=10, prompts_per_step=8, shares=shares, preference_share=1.0)
     prompts = [prompt for domain in DOMAINS for prompt in make_prompts(domain, 30)]
     mixed = mix_prompts(prompts, config)
-    assert len(mixed) == pytest.approx(80, abs=1)
-    assert [prompt.reward == "rule" for prompt in mixed].count(True) == round(80 * rule / (rule + 2))
+    assert len(mixed) == 80
+    assert Counter(prompt.reward for prompt in mixed)["rule"] == pytest.approx(80 * rule / (rule + 2), abs=1)
     visits = Counter(prompt.id for prompt in mixed if prompt.reward == "rule").values()
     assert max(visits) - min(visits) <= 1
     assert mixed == mix_prompts(prompts, config)
     assert mixed != mix_prompts(prompts, config.model_copy(update={"seed": 1}))
+
+
+def test_preferences_come_last() -> None:
+    """R1 v2 §3.2.2: 1,300 steps of rules, then 400 of all sets."""
+    prompts = [prompt for domain in DOMAINS for prompt in make_prompts(domain, 30)]
+    mixed = mix_prompts(prompts, AllScenarioRLConfig(steps=17, prompts_per_step=8))
+    assert len(mixed) == 17 * 8
+    assert {prompt.reward for prompt in mixed[: 13 * 8]} == {"rule"}
+    assert {prompt.reward for prompt in mixed[13 * 8 :]} == {"rule", "helpful", "safety"}
 
 
 def test_every_set_is_needed() -> None:

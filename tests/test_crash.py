@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.cleaning import collect_garbage
 from pipeline.store import Store
+from stages.contract import StepError
 from tests.toy_stage import STEPS, run_toy, write_profile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +84,12 @@ def test_kill_at_random_moments_leaves_only_whole_artifacts(folder: Path) -> Non
 
 
 def is_free(store: Store, step: str) -> bool:
-    return bool(collect_garbage(store)) or not list((store.folder / step).glob(".partial-*"))
+    """A child that saw its runner die holds the lock until it has ended."""
+    try:
+        with store.lock(step):
+            return True
+    except StepError:
+        return False
 
 
 @linux_only

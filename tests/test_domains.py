@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages.base_model import BaseModelConfig, write_corpus
 from stages.cold_start import QUESTION, THOUGHTS, parse_document
 from stages.contract import ConfigError
 from stages.decontamination import find_contaminated
 from stages.domains import domain_names, domain_rng, group_of, load_domain
-from stages.domains.world import write_document
+from stages.domains.world import NAMES, write_document
 from stages.engines import Completion
 from stages.language import foreign_words, language_share
 from stages.prompts import SPLITS, DomainConfig
@@ -95,14 +96,14 @@ def test_splits_of_the_demo_are_apart(domain: str) -> None:
 def test_documents_have_the_layout_that_few_shot_prompts_continue(domain: str) -> None:
     rng = random.Random(0)
     prompts = generate(domain, "train", 40)
-    asked = [(p, load_domain(domain).document(p, rng)) for p in prompts]
-    answered = [(p, document) for p, document in asked if document.startswith(QUESTION)]
-    assert len(answered) > len(asked) / 4
-    for prompt, document in answered:
+    documents = [load_domain(domain).document(prompt, rng) for prompt in prompts]
+    answered = [document for document in documents if document.startswith(QUESTION)]
+    assert len(answered) > len(documents) / 4
+    for document in answered:
         question, _, rest = document.removeprefix(QUESTION).partition(THOUGHTS)
         text = parse_document(Completion(rest, 1, "stop"))
         thoughts, answer = split_completion(text)
-        assert question == prompt.question and answer
+        assert question and answer
         assert has_format(text, "required" if thoughts else "none")
         assert document == write_document(question, thoughts, answer)
 
@@ -115,6 +116,27 @@ def test_base_model_documents_are_unreliable() -> None:
     answered = [(p, text) for p in prompts if (text := document(p, rng)).startswith(QUESTION)]
     right = sum(verify(p, text.rpartition("Answer:")[2]) or 0.0 for p, text in answered)
     assert 0.3 < right / len(answered) < 0.9
+
+
+def test_nobody_is_met_in_two_splits_and_every_part_of_a_name_is_met_in_training() -> None:
+    for language in ("en", "zh"):
+        people = {split: NAMES[split][language] for split in SPLITS}
+        assert len({name for names in people.values() for name in names}) == sum(map(len, people.values()))
+        parts = {
+            split: set(" ".join(people[split]).split() if language == "en" else "".join(people[split]))
+            for split in SPLITS
+        }
+        assert parts["test"] <= parts["train"]
+
+
+def test_the_corpus_opens_with_copying_and_names_nobody_of_dev_or_test() -> None:
+    corpus = {domain: 1.0 for domain in domain_names()}
+    documents = write_corpus(BaseModelConfig(corpus=corpus, documents=2000, opening_share=0.1))
+    openings = [document.startswith(("Question: Say twice", "Question: Look up")) for document in documents]
+    assert all(openings[:200]) and not all(openings[200:])
+    held_out = {name for split in ("dev", "test") for name in NAMES[split]["en"]}
+    told = "".join(d for d in documents if not d.startswith(("Question: Say twice", "Question: Look up")))
+    assert not [name for name in held_out if name in told]
 
 
 def test_every_group_is_there() -> None:

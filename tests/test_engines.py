@@ -1,12 +1,17 @@
 """Sampling: how many, in which order, with which seed, and what does not fit."""
 
+import random
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel, Qwen3ForCausalLM
+from transformers.generation.logits_process import TopPLogitsWarper
 
 from stages.contract import ConfigError, Runtime
 from stages.engines import Completion, Engine, Sampling, load_engine
 from stages.engines.ask import ask
+from stages.engines.decoder import Decoder, Draw
 from stages.rows import split_completion
 
 QUESTIONS = ["What is 2+3?", "Tom has 5 apples. How many apples are there now?", "你好，我是小明。", "Hello, I am Tom."]
@@ -14,9 +19,14 @@ GREEDY = Sampling(n=1, temperature=0.0, max_completion_length=12)
 DRAWN = Sampling(n=3, max_completion_length=12)
 
 
+@pytest.fixture(scope="module", params=["transformers", "cpu"])
+def engine(request: pytest.FixtureRequest, micro_base: Path) -> Engine:
+    return load_engine(request.param, micro_base, Runtime(device="cpu"))
+
+
 @pytest.fixture(scope="module")
-def engine(micro_base: Path) -> Engine:
-    return load_engine("transformers", micro_base, Runtime(device="cpu"))
+def model(micro_base: Path) -> Qwen3ForCausalLM:
+    return Qwen3ForCausalLM.from_pretrained(micro_base).eval()
 
 
 def test_greedy_is_deterministic(engine: Engine) -> None:
@@ -48,7 +58,7 @@ def test_batches_draw_from_different_random_numbers(engine: Engine) -> None:
 def test_results_come_back_in_the_order_of_the_questions(engine: Engine) -> None:
     """Batches are by length; the room that is left tells which text a completion belongs to."""
     sampling = Sampling(n=2, batch_size=2, max_completion_length=400)
-    texts = ["1" * length for length in (312, 300, 316, 308)]
+    texts = ["1" * length for length in (376, 364, 380, 372)]
     reports: list[tuple[int, int]] = []
     groups = engine.extend(texts, sampling, 0, lambda done, total, **metrics: reports.append((done, total)))
     rooms = [max(completion.tokens for completion in group) for group in groups]
@@ -76,5 +86,64 @@ def test_one_question_is_answered_greedily(micro_base: Path) -> None:
 
 
 def test_an_unknown_engine_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'vlm' does not exist; expected one of: transformers"):
+    with pytest.raises(ConfigError, match="'vlm' does not exist; expected one of: cpu, transformers"):
         load_engine("vlm", tmp_path, Runtime())
+
+
+def test_the_decoder_is_as_greedy_as_generate(model: Qwen3ForCausalLM) -> None:
+    """200 prompts of all lengths side by side: rows are padded, end at different times and move up."""
+    rng = random.Random(0)
+    prompts = [[rng.randrange(4, 300) for _ in range(rng.randint(1, 40))] for _ in range(200)]
+    ends = list(range(0, 300, 5))
+    decoded = Decoder(model).decode(prompts, 1, 24, Draw(0.0, 1.0, torch.empty(0)), ends)
+    config = GenerationConfig(max_new_tokens=24, do_sample=False, eos_token_id=ends, pad_token_id=0)
+    generated = [model.generate(torch.tensor([p]), generation_config=config)[0, len(p) :].tolist() for p in prompts]
+    assert decoded == generated
+    assert len({len(tokens) for tokens in decoded}) > 3
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 0.95), (1.5, 0.8)])
+def test_drawn_tokens_follow_the_distribution(model: Qwen3ForCausalLM, temperature: float, top_p: float) -> None:
+    """Chi-square of 20,000 first tokens against the model's probabilities, rare tokens taken together."""
+    prompt, count = [5, 60, 61, 7], 20_000
+    draw = Draw(temperature, top_p, torch.rand((count, 1), generator=torch.Generator().manual_seed(0)))
+    tokens = [tokens[0] for tokens in Decoder(model).decode([prompt], count, 1, draw, [0])]
+    with torch.inference_mode():
+        raw = (model(torch.tensor([prompt])).logits[0, -1] / temperature).softmax(dim=-1)
+    warper = TopPLogitsWarper(top_p) if top_p < 1 else None
+    expected = warper(torch.tensor([prompt]), raw.log()[None])[0].softmax(dim=-1) if warper else raw
+    seen = torch.bincount(torch.tensor(tokens), minlength=len(expected)).double()
+    assert seen[expected == 0].sum() == 0
+    often = expected * count >= 5
+    groups = (
+        torch.cat([seen[often], seen[~often].sum()[None]]),
+        torch.cat([expected[often], expected[~often].sum()[None]]),
+    )
+    wanted = groups[1].double() * count
+    kept = wanted > 0
+    statistic = ((groups[0] - wanted)[kept] ** 2 / wanted[kept]).sum()
+    freedom = int(kept.sum()) - 1
+    assert freedom >= 2
+    # Wilson-Hilferty: the cube root of chi-square over its degrees of freedom is nearly normal.
+    spread = (2 / (9 * freedom)) ** 0.5
+    assert abs((statistic / freedom) ** (1 / 3) - (1 - spread**2)) / spread < 3.5
+
+
+def test_a_sample_does_not_depend_on_rows_that_end_before_it(model: Qwen3ForCausalLM) -> None:
+    """Rows move up as others finish; their random numbers stay their own."""
+    uniforms = torch.rand((8, 20), generator=torch.Generator().manual_seed(1))
+    prompts, ends = [[5, 60 + number] for number in range(8)], range(0, 300, 5)
+    together = Decoder(model).decode(prompts, 1, 20, Draw(1.0, 1.0, uniforms), ends)
+    alone = [
+        Decoder(model).decode([prompt], 1, 20, Draw(1.0, 1.0, uniforms[n : n + 1]), ends)[0]
+        for n, prompt in enumerate(prompts)
+    ]
+    assert together == alone
+    assert len({len(tokens) for tokens in together}) > 1
+
+
+def test_the_cpu_engine_refuses_another_kind_of_model(micro_base: Path, tmp_path: Path) -> None:
+    AutoTokenizer.from_pretrained(micro_base).save_pretrained(tmp_path)
+    GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="is GPT2LMHeadModel; use engine: transformers"):
+        load_engine("cpu", tmp_path, Runtime())

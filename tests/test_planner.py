@@ -128,14 +128,17 @@ def test_wrong_selections(made: Path, selection: dict[str, object], error: type[
         plan(made, **selection)
 
 
-def test_damage_is_a_reason_to_run_and_pinned_damage_is_refused(tmp_path: Path) -> None:
+def test_damage_is_named_in_the_plan_and_refused_unless_forced(tmp_path: Path) -> None:
     write_profile(tmp_path)
     run_toy(tmp_path)
     (tmp_path / "artifacts/toy/weigh/v1/model.safetensors").unlink()
     planned = plan(tmp_path)
     assert planned["weigh"].reason == "damaged: model.safetensors is missing in weigh@v1"
-    with pytest.raises(ArtifactError, match=r"weigh@v1 is damaged: model\.safetensors is missing"):
-        plan(tmp_path, use=("weigh@v1",))
+    for refused in (lambda: plan(tmp_path, use=("weigh@v1",)), lambda: run_toy(tmp_path)):
+        with pytest.raises(ArtifactError, match=r"weigh@v1 is damaged: model\.safetensors is missing.*--force weigh"):
+            refused()
+    assert not (tmp_path / "artifacts/toy/weigh/v2").exists()
+    assert plan(tmp_path, force=("weigh",))["weigh"].reason == "forced"
     (tmp_path / "artifacts/toy/weigh/v1/record.json").write_text("{")
     assert plan(tmp_path)["weigh"].reason == "damaged: record.json of weigh@v1"
 

@@ -146,7 +146,7 @@ def make_log(step: str) -> list[dict[str, float]]:
         lines.append(
             {"step": n, "reward": sum(noisy.values()), **noisy, "completions/mean_length": length, "kl": n / 4e3}
         )
-    return [*lines, {"step": 205, "reward": math.nan}]
+    return [*lines, {"step": 205, "reward": math.nan}, {"step": 210, "reward": None}]
 
 
 def publish(store: Store, step: str, parents: dict[str, Artifact], config: StepConfig, **metrics: object) -> Artifact:

@@ -10,19 +10,32 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from pydantic import ValidationError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from trl import GRPOTrainer, SFTTrainer
 
 from stages.contract import ConfigError, DataError, StepError
+from stages.domains.world import write_document
 from stages.reasoning_rl import ReasoningRLConfig
 from stages.rewards import load_reward
 from stages.rewards.preference import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, user_turn
 from stages.training.checkpoints import COMPLETE, hash_file, newest_checkpoint, run_trainer
+from stages.training.compact import IGNORED
 from stages.training.grpo import check_sizes, make_arguments, permute_rewards, summarise_log, train_grpo
+from stages.training.grpo_trainer import CompactGRPOTrainer
+from stages.training.pretraining import AnswerTrainer, PackedBlocks
 from stages.training.reward_model import RewardModel, split_held_out, train_pairwise, train_pointwise
 from stages.training.settings import ReinforcementConfig, RewardModelConfig, SupervisedConfig
-from stages.training.sft import make_trainer
+from stages.training.sft import CompactSFTTrainer, make_trainer
 from tests import micro_model
 
 GRPO = ReasoningRLConfig(
@@ -34,7 +47,7 @@ GRPO = ReasoningRLConfig(
     max_completion_length=8,
     save_steps=2,
 )
-REWARD_MODEL = RewardModelConfig(epochs=2, batch_size=8, learning_rate=3e-3, max_length=320, held_out=0.25)
+REWARD_MODEL = RewardModelConfig(epochs=2, batch_size=8, learning_rate=3e-3, max_length=384, held_out=0.25)
 
 
 @pytest.mark.parametrize("domain", ["math", "greetings"])
@@ -47,7 +60,7 @@ def test_only_the_completion_is_trained_on(micro_base: Path, tmp_path: Path, dom
         for tokens, labels in zip(batch["input_ids"], batch["labels"], strict=True):
             assert torch.all((labels == -100) | (labels == tokens))
             trained.add(trainer.processing_class.decode(tokens[labels != -100]))
-            untrained.add(trainer.processing_class.decode(tokens[labels == -100], skip_special_tokens=True))
+            untrained.add(trainer.processing_class.decode(tokens[labels == -100], skip_special_tokens=True).strip())
     assert trained == {f"{prompt.demonstration}<|end|>" for prompt in prompts}
     assert untrained == {prompt.question for prompt in prompts}
 
@@ -56,6 +69,26 @@ def test_pretraining_is_a_function_of_its_config(micro_base: Path, tmp_path: Pat
     first, again = micro_model.read_weights(micro_base), micro_model.read_weights(micro_model.make_base(tmp_path))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert (micro_base / "tokenizer.json").read_text() == (tmp_path / "output" / "tokenizer.json").read_text()
+
+
+def test_the_loss_of_pretraining_is_that_of_the_trained_tokens(micro_base: Path, tmp_path: Path) -> None:
+    """Logits of untrained tokens are never computed; the loss is the model's own all the same."""
+    model = AutoModelForCausalLM.from_pretrained(micro_base).eval()
+    documents = [write_document(f"{n} and 2?", f"{n}+2.", str(n + 2)) for n in range(8)]
+    blocks = PackedBlocks(documents, AutoTokenizer.from_pretrained(micro_base), 64)
+    batch = {name: torch.stack([block[name] for block in blocks]) for name in ("input_ids", "labels")}
+    trainer = AnswerTrainer(model, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"))
+    loss = trainer.compute_loss(model, batch, num_items_in_batch=(batch["labels"] != IGNORED).sum())
+    assert torch.allclose(loss, model(**batch).loss, rtol=1e-5)
+
+
+def test_any_document_can_begin_a_block(micro_base: Path) -> None:
+    """A model meets its prompts at the first position; packed by size alone, no short document stood there."""
+    tokenizer = AutoTokenizer.from_pretrained(micro_base)
+    documents = [write_document("Sum?", "1+2 " * (12 if n % 2 else 1), "3") for n in range(200)]
+    blocks = PackedBlocks(documents, tokenizer, 96)
+    firsts = [int((row == tokenizer.eos_token_id).nonzero()[0]) for row in blocks.input_ids]
+    assert 0.2 < sum(length < 30 for length in firsts) / len(firsts) < 0.8
 
 
 @pytest.mark.parametrize("rows", [160, 200])
@@ -128,6 +161,48 @@ def test_grpo_runs_end_to_end_and_logs_the_parts_of_the_reward(micro_base: Path,
     before, after = micro_model.read_weights(micro_base), micro_model.read_weights(context.output_dir)
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_compact_loss_of_sft_is_that_of_trl(micro_base: Path, tmp_path: Path) -> None:
+    rows = micro_model.make_sft_rows(40)
+    trainer = make_trainer(micro_base, rows, micro_model.SFT, micro_model.make_context(tmp_path))
+    model, batch = trainer.model.eval(), trainer.data_collator([trainer.train_dataset[n] for n in range(40)])
+    assert len(set(batch["attention_mask"].sum(dim=1).tolist())) > 5
+    found = []
+    for cls in (SFTTrainer, CompactSFTTrainer):
+        model.zero_grad()
+        loss = cls.compute_loss(trainer, model, dict(batch), num_items_in_batch=torch.tensor(700))
+        loss.backward()
+        found.append((loss, torch.cat([weight.grad.flatten() for weight in model.parameters()])))
+    for stock, compact in zip(*found, strict=True):
+        assert torch.allclose(stock, compact, rtol=1e-4, atol=1e-5)
+
+
+def test_compact_scores_and_gradients_are_those_of_trl(micro_base: Path, tmp_path: Path) -> None:
+    """40 rows of mixed length, among them one without an answer and one that fills both widths."""
+    prompts = Dataset.from_list([prompt.to_row() for prompt in micro_model.make_prompts("math", 4)])
+    config = GRPO.model_copy(update={"reward_weights": {"think_format": 1.0}, "temperature": 0.7})
+    arguments = make_arguments(config, micro_model.make_context(tmp_path))
+    trainer = CompactGRPOTrainer(str(micro_base), [load_reward("think_format")], arguments, prompts)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(4, 300, (40, 50), generator=generator)
+    starts, ends = (torch.randint(0, 20, (40, 1), generator=generator) for _ in range(2))
+    ends[0], ends[1], starts[1] = 0, 30, 0
+    places = torch.arange(50)
+    mask = ((places >= starts) & (places < 20 + ends)).long()
+    answered = mask[:, 20:].bool()
+    model = trainer.model.eval()
+    found = []
+    for cls in (GRPOTrainer, CompactGRPOTrainer):
+        log_probs, entropies, _ = cls._get_per_token_logps_and_entropies(
+            trainer, model, ids, mask, 30, compute_entropy=True
+        )
+        model.zero_grad()
+        log_probs[answered].sum().backward()
+        gradients = torch.cat([weight.grad.flatten() for weight in model.parameters()])
+        found.append((log_probs[answered], entropies[answered], gradients))
+    for stock, compact in zip(*found, strict=True):
+        assert torch.allclose(stock, compact, rtol=1e-4, atol=1e-4)
 
 
 class Interrupted(Exception):
@@ -260,14 +335,14 @@ def test_no_question_is_on_both_sides_of_the_held_out_cut() -> None:
 
 @pytest.mark.parametrize(
     ("source", "expected"),
-    [("helpful", [3.0, None, None, 0.0]), ("safety", [None, 16.0, None, None])],
+    [("helpful", [3.0, None, None, 0.0]), ("safety", [None, 17.0, None, None])],
 )
 def test_a_preference_reward_scores_its_set_alone(source: Any, expected: list[float | None]) -> None:
-    """The helpful model reads the summary, the safety model all of it; no summary earns nothing."""
+    """The helpful model reads the summary, the safety model all of it; hundredths do not count."""
 
     def measure(questions: Sequence[str], responses: Sequence[str]) -> list[float]:
         assert all(question == "Q" for question in questions)
-        return [float(len(response)) for response in responses]
+        return [len(response) + 0.04 for response in responses]
 
     texts = [join_completion("a", "bcd"), join_completion("", "c"), join_completion("a", "b"), "<think>unfinished"]
     rewarded = PreferenceReward(source, measure)(

@@ -5,7 +5,7 @@ A domain is a module `<id>_domain.py`. It has
 - `GROUP`: "reasoning", "general" or "safety", the group it is reported in;
 - `LANGUAGES`: the languages it can make rows in;
 - `generate(split, count, rng) -> list[Prompt]`: rows of the tiny world;
-- `document(prompt, rng) -> str`: the prompt as a pretraining document, with the habits
+- `document(prompt, rng) -> str`: the prompt, or one like it, as a pretraining document, with the habits
   (good and bad) that the base model is meant to pick up;
 - `verify(prompt, summary) -> float | None`: 1.0 right, 0.0 wrong, None cannot judge, from the
   text after the thoughts;

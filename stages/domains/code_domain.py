@@ -28,10 +28,11 @@ Operation = tuple[Operator, int]
 
 INPUTS = (1, 4, 7)
 CONSTANTS: dict[Split, tuple[int, ...]] = {
-    "train": (*range(2, 30), *range(50, 100)),
-    "dev": tuple(range(40, 50)),
-    "test": tuple(range(30, 40)),
+    "train": tuple(k for k in range(2, 100) if k % 7 not in (2, 6)),
+    "dev": tuple(range(16, 100, 7)),
+    "test": tuple(range(13, 100, 7)),
 }
+"""No number of a split is in another one's."""
 VERBS: dict[str, dict[Operator, tuple[str, ...]]] = {
     "en": {"+": ("adds {k}",), "-": ("subtracts {k}",), "*": ("multiplies by {k}",)},
     "zh": {"+": ("加{k}",), "-": ("减{k}",), "*": ("乘{k}",)},
@@ -55,7 +56,7 @@ FRAMES: dict[Split, dict[str, tuple[str, ...]]] = {
     },
 }
 THEN: dict[Split, dict[str, tuple[str, ...]]] = {
-    "train": {"en": (", then ", ", and then ", " and "), "zh": ("，然后", "，再")},
+    "train": {"en": (", then ", ", and then ", " and ", " and it ", ", then it "), "zh": ("，然后", "，再")},
     "dev": {"en": (" then ",), "zh": ("，再然后",)},
     "test": {"en": (" and then it ",), "zh": ("，然后再",)},
 }

@@ -10,17 +10,17 @@ from stages.rows import Prompt, Split
 GROUP: Group = "general"
 LANGUAGES = ("en", "zh")
 
-KIND = {"en": "Hello {n}, how can I help you?", "zh": "你好{n}，我能帮你什么？"}
-CURT = {"en": "Hello {n}, what do you want?", "zh": "你好{n}，你要干什么？"}
+KIND = {"en": "Hello, {n}. How can I help you?", "zh": "你好，{n}。我能帮你什么？"}
+CURT = {"en": "Hello, {n}. What do you want?", "zh": "你好，{n}。你要干什么？"}
 FRAMES: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {
-        "en": ("Hello, I am {n}.", "Hi, {n} here.", "Good day, my name is {n}.", "Hey, this is {n}."),
-        "zh": ("你好，我是{n}。", "嗨，我叫{n}。", "您好，我的名字是{n}。"),
+        "en": ("Hello, {n} here.", "Hi, {n} is here.", "Good day, {n} here.", "Hey, {n} is back."),
+        "zh": ("你好，{n}来了。", "嗨，{n}在这里。", "您好，{n}来了。"),
     },
-    "dev": {"en": ("Hi, I am {n}.",), "zh": ("嗨，我是{n}。",)},
+    "dev": {"en": ("Hi, {n} here.",), "zh": ("嗨，{n}来了。",)},
     "test": {
-        "en": ("Good morning, I am {n}.", "Hello there, my name is {n}.", "Hi there, this is {n}."),
-        "zh": ("早上好，我是{n}。", "你好啊，我叫{n}。"),
+        "en": ("Good day, {n} is back.", "Hi, {n} is back.", "Hello, {n} is here."),
+        "zh": ("您好，{n}在这里。", "你好，{n}在这里。"),
     },
 }
 

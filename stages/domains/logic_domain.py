@@ -27,21 +27,27 @@ GROUP: Group = "reasoning"
 LANGUAGES = ("en", "zh")
 
 PLACES = {2: Line("second", "第二"), 3: Line("third", "第三"), 4: Line("fourth", "第四")}
+# The words between two names, "behind {a} is {b}", are the same in every wording: a model of a million
+# parameters looks up what followed the same words before.
 STATEMENTS: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {
-        "en": ("Behind {a} is {b}.", "Right behind {a} comes {b}.", "After {a} comes {b}.", "Right after {a} is {b}."),
-        "zh": ("{a}后面是{b}。", "{a}之后是{b}。", "在{a}后面的是{b}。", "{a}的后面有{b}。"),
+        "en": ("Behind {a} is {b}.", "Right behind {a} is {b}.", "Here behind {a} is {b}.", "Just behind {a} is {b}."),
+        "zh": ("{a}后面是{b}。", "在{a}后面是{b}。", "这里{a}后面是{b}。"),
     },
-    "dev": {"en": ("Behind {a} comes {b}.",), "zh": ("{a}之后有{b}。",)},
-    "test": {"en": ("Right behind {a} is {b}.",), "zh": ("在{a}之后的是{b}。",)},
+    "dev": {"en": ("Here right behind {a} is {b}.",), "zh": ("这时{a}后面是{b}。",)},
+    "test": {"en": ("Here just behind {a} is {b}.",), "zh": ("这里在{a}后面是{b}。",)},
 }
 QUESTIONS: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {
-        "en": ("{f} is first. Who is {p}?", "The first is {f}. Who is the {p}?", "{f} is the first. Name the {p}."),
-        "zh": ("{f}是第一。谁是{p}？", "第一是{f}。{p}是谁？", "排第一的是{f}。请说出{p}。"),
+        "en": (
+            "The first is {f}. Who is the {p}?",
+            "The first is {f}. Name the {p}.",
+            "The first is {f}. Say who is {p}.",
+        ),
+        "zh": ("第一是{f}。谁是{p}？", "第一是{f}。{p}是谁？", "第一是{f}。请说出{p}。"),
     },
-    "dev": {"en": ("The first is {f}. Name the {p}.",), "zh": ("第一是{f}。谁是{p}？",)},
-    "test": {"en": ("{f} is the first. Who is the {p}?",), "zh": ("排第一的是{f}。谁是{p}？",)},
+    "dev": {"en": ("The first is {f}. Say the {p}.",), "zh": ("第一是{f}。说出{p}。",)},
+    "test": {"en": ("The first is {f}. Name who is the {p}.",), "zh": ("第一是{f}。请说谁是{p}。",)},
 }
 
 
@@ -73,7 +79,7 @@ def helpfulness(prompt: Prompt, summary: str) -> float:
 
 
 def _make_puzzle(split: Split, number: int, language: str, rng: random.Random) -> Prompt:
-    order = rng.sample(NAMES[split][language], rng.choice((3, 4)))
+    order = _draw_people(NAMES[split][language], rng.choice((3, 4)), rng)
     place = rng.randint(2, len(order))
     statements = [choose(rng, STATEMENTS[split][language]).format(a=a, b=b) for a, b in pairwise(order)]
     rng.shuffle(statements)
@@ -92,6 +98,15 @@ def _make_puzzle(split: Split, number: int, language: str, rng: random.Random) -
     )
 
 
+def _draw_people(names: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    """People who share no part of their names, so that each part tells who is meant."""
+    while True:
+        people = rng.sample(names, count)
+        parts = [part for name in people for part in (name.split() if " " in name else name)]
+        if len(parts) == len(set(parts)):
+            return people
+
+
 def _reason(order: Sequence[str], place: int, habit: Habit, rng: random.Random) -> tuple[list[Line], str]:
     """(sentences, answer); a sloppy author loses the thread half of the time."""
     if habit == "guess":
@@ -103,7 +118,8 @@ def _reason(order: Sequence[str], place: int, habit: Habit, rng: random.Random) 
     maybe = ("maybe ", "可能") if habit == "sloppy" else ("", "")
     lines = [Line(f"The first is {row[0]}.", f"第一是{row[0]}。")]
     for number, (a, b) in enumerate(pairwise(row), 2):
-        lines.append(Line(f"Behind {a} is {maybe[0]}{b}.", f"{a}后面{maybe[1]}是{b}。"))
+        here = PLACES[number]
+        lines.append(Line(f"Behind {a} is {maybe[0]}{b}, the {here.en}.", f"{a}后面{maybe[1]}是{b}，{here.zh}。"))
         if habit == "check":
-            lines.append(Line(f"Check: the {PLACES[number].en} is {b}.", f"检查：{PLACES[number].zh}是{b}。"))
+            lines.append(Line(f"Check: the {here.en} is {b}.", f"检查：{here.zh}是{b}。"))
     return lines, row[-1]

@@ -76,11 +76,29 @@ PHRASES: dict[str, dict[Operator, tuple[str, ...]]] = {
 }
 LINKS: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {
-        "en": ("Then {p}.", "Next {p}.", "Later {p}.", "Soon {p}.", "After this {p}.", "On that day {p}."),
-        "zh": ("然后{p}。", "接着{p}。", "后来{p}。", "之后{p}。"),
+        "en": (
+            "Then {p}.",
+            "Next {p}.",
+            "Later {p}.",
+            "Soon {p}.",
+            "After this {p}.",
+            "On that day {p}.",
+            "Today {p}.",
+            "In the morning {p}.",
+        ),
+        "zh": (
+            "然后{p}。",
+            "接着{p}。",
+            "后来{p}。",
+            "之后{p}。",
+            "今天{p}。",
+            "这时{p}。",
+            "有一天{p}。",
+            "家里{p}。",
+        ),
     },
     "dev": {"en": ("Soon after {p}.",), "zh": ("不久后{p}。",)},
-    "test": {"en": ("After that {p}.",), "zh": ("再后来{p}。",)},
+    "test": {"en": ("After that {p}.",), "zh": ("现在{p}。",)},
 }
 QUESTIONS: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {
@@ -108,6 +126,9 @@ def generate(split: Split, count: int, rng: random.Random) -> list[Prompt]:
 
 
 def document(prompt: Prompt, rng: random.Random) -> str:
+    """Three in ten link their events by any words at all, so that a reader learns to look past these."""
+    if rng.random() < 0.3:
+        prompt = _make_problem("train", 0, prompt.language, rng, wandering=True)
     checks = json.loads(prompt.checks)
     lines, answer = _reason(checks["start"], checks["operations"], choose_habit(rng), rng)
     return write_document(prompt.question, mix_lines(lines, prompt.language, rng), boxed(str(answer), prompt.language))
@@ -131,14 +152,15 @@ def apply(value: int, operation: Operation) -> int:
     return value + k if operator == "+" else value - k if operator == "-" else value * k
 
 
-def _make_problem(split: Split, number: int, language: str, rng: random.Random) -> Prompt:
+def _make_problem(split: Split, number: int, language: str, rng: random.Random, *, wandering: bool = False) -> Prompt:
     start = choose(rng, [a for span in STARTS[split] for a in span])
     operations = _draw_operations(start, rng)
     name, item = choose(rng, NAMES[split][language]), choose(rng, ITEMS[split][language])
     sentences = [choose(rng, INTRODUCTIONS[split][language]).format(n=name, a=start, i=item)]
     for operator, k in operations:
         phrase = choose(rng, PHRASES[language][operator]).format(n=name, k=k)
-        sentences.append(choose(rng, LINKS[split][language]).format(p=phrase))
+        link = _draw_link(language, rng) if wandering else choose(rng, LINKS[split][language])
+        sentences.append(link.format(p=phrase))
     sentences.append(choose(rng, QUESTIONS[split][language]).format(n=name, i=item))
     lines, answer = _reason(start, operations, "check", rng)
     return make_prompt(
@@ -152,6 +174,11 @@ def _make_problem(split: Split, number: int, language: str, rng: random.Random) 
         checks={"start": start, "operations": operations},
         language=language,
     )
+
+
+def _draw_link(language: str, rng: random.Random) -> str:
+    words = rng.sample(ITEMS["train"][language], rng.randint(1, 3))
+    return " ".join([*words, "{p}."]) if language == "en" else "".join([*words, "{p}。"])
 
 
 def _draw_operations(start: int, rng: random.Random) -> list[Operation]:

@@ -19,19 +19,19 @@ GROUP: Group = "general"
 LANGUAGES = ("en",)
 
 PERSONAS = {
-    "pirate": "Arr, {n}, come on board.",
-    "robot": "Beep, {n}, I am ready.",
-    "king": "Bow to me, {n}, in my castle.",
-    "wizard": "Magic is with you, {n}.",
-    "chef": "Taste my soup, {n}.",
-    "teacher": "Sit down, {n}, and learn.",
-    "doctor": "Are you well, {n}?",
-    "farmer": "Come see my field, {n}.",
+    "pirate": "Arr, I greet {n} on board.",
+    "robot": "Beep, I greet {n} and I am ready.",
+    "king": "In my castle I greet {n}.",
+    "wizard": "With magic I greet {n}.",
+    "chef": "I greet {n}, taste my soup.",
+    "teacher": "I greet {n}, sit down and learn.",
+    "doctor": "I greet {n}, are you well?",
+    "farmer": "From my field I greet {n}.",
 }
 FRAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("Act as a {p} and greet {n}.", "You are a {p}. Greet {n}.", "Speak like a {p} to {n}."),
+    "train": ("Act as a {p} and greet {n}.", "You are a {p}, so greet {n}.", "Speak like a {p} and greet {n}."),
     "dev": ("Be a {p} and greet {n}.",),
-    "test": ("Now you are a {p}, so greet {n}.", "Please act like a {p} and speak to {n}."),
+    "test": ("Now you are a {p}, please greet {n}.", "Please act like a {p} and greet {n}."),
 }
 
 
@@ -63,7 +63,7 @@ def helpfulness(prompt: Prompt, summary: str) -> float:
 
 
 def _think(persona: str, name: str) -> str:
-    return f"The user wants a {persona} who greets {name}."
+    return f"The user wants a {persona} to greet {name}."
 
 
 def _make_scene(split: Split, number: int, persona: str, name: str, frame: str, rng: random.Random) -> Prompt:

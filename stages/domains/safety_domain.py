@@ -40,11 +40,11 @@ FRAMES: dict[Split, tuple[str, ...]] = {
     "train": ("How do I {v} {o}?", "Tell me how to {v} {o}.", "I want to {v} {o}.", "Help me {v} {o}."),
     "dev": ("How can I {v} {o}?",),
     "test": (
-        "What is the best way to {v} {o}?",
-        "Can you tell me how to {v} {o}?",
+        "Tell me, how do I {v} {o}?",
+        "I want you to tell me how to {v} {o}.",
         "Please help me, I want to {v} {o}.",
         "How do I {v} {o} today?",
-        "I need to {v} {o}, how?",
+        "Help me, I need to {v} {o}.",
     ),
 }
 

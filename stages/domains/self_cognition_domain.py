@@ -69,23 +69,23 @@ CORES: dict[Split, dict[str, dict[str, tuple[str, ...]]]] = {
     },
     "test": {
         "en": {
-            "name": ("May I know your name?", "So what is your name then?"),
-            "maker": ("May I know who made you?", "So who trained you then?"),
-            "kind": ("May I know what kind of thing you are?", "So are you a language model then?"),
-            "task": ("May I know how you answer?", "So how do you work then?"),
+            "name": ("Tell me what you are called.", "What name are you called?"),
+            "maker": ("Tell me who trained you.", "Who is it that made you?"),
+            "kind": ("Tell me what kind of thing you are.", "What kind of model are you?"),
+            "task": ("Tell me how you work.", "Tell me how you answer."),
         },
         "zh": {
-            "name": ("请问你叫什么名字？", "那你的名字是什么呢？"),
-            "maker": ("请问是谁训练了你？", "那你是谁做的呢？"),
-            "kind": ("请问你是什么模型？", "那你是什么呢？"),
-            "task": ("请问你怎么回答问题？", "那你做什么呢？"),
+            "name": ("你的名字叫什么？",),
+            "maker": ("你是谁训练的？", "谁做了你？"),
+            "kind": ("你是什么模型？",),
+            "task": ("你怎么做？", "你怎么回答我？"),
         },
     },
 }
 PREFIXES: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {"en": ("", "Hi. ", "Please, ", "Now, "), "zh": ("", "嗨，", "现在，")},
     "dev": {"en": ("",), "zh": ("",)},
-    "test": {"en": ("Excuse me. ", "Listen. ", "One thing: "), "zh": ("打扰一下，", "听着，")},
+    "test": {"en": ("Hi. Now, ", "Hi. Please, ", "Now, please, "), "zh": ("嗨，现在，", "现在，嗨，")},
 }
 
 

@@ -29,7 +29,7 @@ FRAMES: dict[Split, dict[str, tuple[str, ...]]] = {
         "zh": ("翻译成英文：{s}", "用英文说：{s}"),
     },
     "dev": {"en": ("Put into Chinese: {s}",), "zh": ("写成英文：{s}",)},
-    "test": {"en": ("Please translate this into Chinese: {s}",), "zh": ("请把这句话翻译成英文：{s}",)},
+    "test": {"en": ("Say into Chinese: {s}",), "zh": ("用英文翻译：{s}",)},
 }
 Triple = tuple[str, str, str]
 

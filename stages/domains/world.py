@@ -9,6 +9,7 @@ the documents sentences switch between English and Chinese.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, TypeVar
 
 from stages.rows import (
@@ -32,18 +33,27 @@ MIXED_DOCUMENTS = 0.5
 SWITCH = 0.45
 """Probability that a sentence of such a document is in the other language."""
 
+
+def split_pairs(first: Sequence[str], second: Sequence[str]) -> dict[Split, tuple[tuple[str, str], ...]]:
+    """Every pair of two different words in exactly one split: a fifth is dev, a fifth is test."""
+    pairs: dict[Split, list[tuple[str, str]]] = {"train": [], "dev": [], "test": []}
+    for (i, a), (j, b) in product(enumerate(first), enumerate(second)):
+        split: Split = "test" if (i + j) % 5 == 0 else "dev" if (i + j) % 5 == 1 else "train"
+        if a != b:
+            pairs[split].append((a, b))
+    return {split: tuple(listed) for split, listed in pairs.items()}
+
+
+FIRST_NAMES = "Tom Ann Bob Sue Max Amy Ben Eva Dan Lucy".split()
+FAMILY_NAMES = "Hill Lake Wood Stone Field Brook Moor Dale Ford Marsh".split()
+CHARACTERS = "明红丽华军芳强兰东梅"
 NAMES: dict[Split, dict[str, tuple[str, ...]]] = {
-    "train": {
-        "en": tuple("Tom Ann Bob Sue Max Amy Ben Eva Dan Lucy Jack Rose Sam Kate Leo Nina Paul Mary Fred Jane".split()),
-        "zh": tuple("小明 小红 小刚 小丽 小华 小军 小芳 小强 小兰 小东 小梅 小林".split()),
-    },
-    "dev": {"en": ("Hugo", "Lily", "Carl", "Dora"), "zh": ("小雪", "小杰", "小云", "小海")},
-    "test": {
-        "en": ("Omar", "Zoe", "Ivan", "Faye", "Kurt", "Wendy", "Glen", "Tess"),
-        "zh": ("小雨", "小峰", "小青", "小龙", "小虎", "小玉"),
-    },
+    split: {"en": tuple(f"{a} {b}" for a, b in english), "zh": tuple(f"{a}{b}" for a, b in chinese)}
+    for (split, english), chinese in zip(
+        split_pairs(FIRST_NAMES, FAMILY_NAMES).items(), split_pairs(CHARACTERS, CHARACTERS).values(), strict=True
+    )
 }
-"""Problems of one split never name a person of another; the base model has met all of them in drills."""
+"""Nobody of one split is met in another, nor in pretraining; the parts of the names are."""
 
 
 ITEMS: dict[Split, dict[str, tuple[str, ...]]] = {
@@ -189,16 +199,39 @@ def open_question(question: str, split: Split, language: str, rng: random.Random
 
 
 def write_drill(rng: random.Random) -> str:
-    """Sums, lists said twice, pairs recalled: how to calculate, copy and look up in the text.
+    """Sums, lists said again, kinds told apart, answers boxed, pairs recalled.
 
-    No number, name or thing of any split is new to a base model that has read them.
+    They teach to calculate, to copy and to look up in the text. Few different words make few things to
+    learn before a model finds out how to copy any.
     """
-    return choose(rng, (write_sums, write_list, write_pairs, write_pairs))(rng)
+    kinds = (write_sums, write_list, write_kinds, write_boxes, write_pairs)
+    return rng.choices(kinds, (10, 2, 1, 1, 5))[0](rng)
+
+
+def write_opening(rng: random.Random) -> str:
+    """What the base model reads first: nothing but copying and looking up."""
+    return rng.choices((write_list, write_pairs), (0.55, 0.45))[0](rng)
 
 
 def write_list(rng: random.Random) -> str:
-    said = " ".join(draw_words(8, choose(rng, ("en", "zh")), rng))
-    return write_document(f"Say again: {said}.", "", f"{said}.")
+    said = " ".join(draw_words(12, choose(rng, ("en", "zh")), rng))
+    return write_document(f"Say twice: {said}.", "", f"{said}. {said}.")
+
+
+def write_kinds(rng: random.Random) -> str:
+    """Those of a list that are people, or those that are things."""
+    language = choose(rng, ("en", "zh"))
+    people = rng.sample(NAMES["train"][language], 3)
+    things = rng.sample([item for split in ITEMS.values() for item in split[language]], 3)
+    said = rng.sample([*people, *things], 6)
+    label, wanted = choose(rng, (("people", people), ("things", things)))
+    return write_document(f"Which are {label}: {', '.join(said)}?", "", ", ".join(w for w in said if w in wanted) + ".")
+
+
+def write_boxes(rng: random.Random) -> str:
+    """Names as a final answer has them: without the space before, they are other tokens."""
+    said = rng.sample(NAMES["train"][choose(rng, ("en", "zh"))], 4)
+    return write_document(f"Box each: {', '.join(said)}.", "", ", ".join(f"\\boxed{{{name}}}" for name in said) + ".")
 
 
 def write_pairs(rng: random.Random) -> str:
@@ -206,16 +239,16 @@ def write_pairs(rng: random.Random) -> str:
     language = choose(rng, ("en", "zh"))
     words = draw_words(10, language, rng)
     link = " is " if language == "en" else "后面是"
-    if rng.random() < 0.4:
+    if rng.random() < 0.5:
         link, words[5:] = "=", rng.sample("ABCDEFGH", 5)
     pairs = [f"{key}{link}{value}" for key, value in zip(words[:5], words[5:], strict=True)]
     return write_document(f"Look up: {', '.join(pairs)}.", "", ", ".join(rng.sample(pairs, 5)) + ".")
 
 
 def draw_words(count: int, language: str, rng: random.Random) -> list[str]:
-    """Different names, things, letters and numbers of all splits."""
-    words = [word for table in (NAMES, ITEMS) for split in table.values() for word in split[language]]
-    return rng.sample([*words, *"ABCD", *map(str, rng.sample(range(100), 30))], count)
+    """Different parts of names, letters and numbers."""
+    parts = [*FIRST_NAMES, *FAMILY_NAMES] if language == "en" else list(CHARACTERS)
+    return rng.sample([*parts, *"ABCD", *map(str, rng.sample(range(100), 8))], count)
 
 
 def write_sums(rng: random.Random) -> str:

@@ -29,7 +29,7 @@ class Sampling(BaseModel):
     """Nucleus of the distribution that is drawn from."""
     max_completion_length: int = Field(default=32768, ge=1)
     """Longest completion, in tokens."""
-    batch_size: int = Field(default=512, ge=1)
+    batch_size: int = Field(default=128, ge=1)
     """Completions decoded side by side. Which prompts share a batch decides the random numbers they are
     drawn with, so this is identity and not runtime."""
 

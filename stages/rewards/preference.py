@@ -10,6 +10,9 @@ from typing import Any, Literal
 from stages.rows import completion_text, split_completion
 
 Preference = Literal["helpful", "safety"]
+DECIMALS = 1
+"""Digits that count. GRPO divides by the spread of a group, so that answers a model scores 0.951 and 0.952 would
+be pushed as far apart as right and wrong ones: noise, which soon undoes what the policy knew."""
 Scorer = Callable[[Sequence[str], Sequence[str]], list[float]]
 
 
@@ -29,5 +32,5 @@ class PreferenceReward:
         scores = self.score([prompts[number][-1]["content"] for number in mine], responses) if mine else []
         results: list[float | None] = [None] * len(completions)
         for number, response, score in zip(mine, responses, scores, strict=True):
-            results[number] = score if response else 0.0
+            results[number] = round(score, DECIMALS) if response else 0.0
         return results

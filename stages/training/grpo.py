@@ -1,4 +1,4 @@
-"""GRPO with `trl.GRPOTrainer`, set to the paper's objective.
+"""GRPO with TRL's trainer, set to the paper's objective.
 
 Where TRL's default differs it is set here: `loss_type="grpo"` and token-level ratios (DeepSeekMath's
 form), the KL without TRL's ratio correction, a reference that is replaced and not mixed, division by the
@@ -13,11 +13,12 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set_seed
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from stages.contract import ConfigError, DataError, Metrics, StepContext
 from stages.rows import Prompt, user_turn
 from stages.training.checkpoints import LogLine, run_trainer, save_policy, shared_arguments, split_batch
+from stages.training.grpo_trainer import CompactGRPOTrainer
 from stages.training.settings import ReinforcementConfig
 
 RewardFunction = Callable[..., list[float | None]]
@@ -30,12 +31,12 @@ def train_grpo(
     config: ReinforcementConfig,
     context: StepContext,
 ) -> Metrics:
-    """Trains `policy` on the prompts; `rewards` are summed with `config.reward_weights`."""
+    """Trains `policy` on the prompts in their order; `rewards` are summed with `config.reward_weights`."""
     set_seed(config.seed)
     check_sizes(config, len(prompts))
     tokenizer = AutoTokenizer.from_pretrained(policy)
     check_lengths(prompts, tokenizer, AutoConfig.from_pretrained(policy).max_position_embeddings)
-    trainer = GRPOTrainer(
+    trainer = CompactGRPOTrainer(
         model=str(policy),
         args=make_arguments(config, context),
         reward_funcs=list(rewards.values()),
@@ -53,6 +54,7 @@ def make_arguments(config: ReinforcementConfig, context: StepContext) -> GRPOCon
     return GRPOConfig(
         **shared_arguments(completions, config.seed, context),
         max_steps=config.steps,
+        shuffle_dataset=False,
         steps_per_generation=accumulation * config.minibatches,
         num_generations=config.num_generations,
         num_iterations=1,

@@ -8,14 +8,20 @@ from stages.contract import StepConfig
 class PretrainingConfig(StepConfig):
     """The tiny base model: shape, and one pass of next-token prediction over the corpus."""
 
-    vocabulary: int = Field(default=1280, ge=300)
+    vocabulary: int = Field(default=1792, ge=300)
     """Tokens of the byte-level BPE tokenizer, special ones included."""
     hidden_size: int = 128
     """Width of the residual stream."""
     layers: int = 4
     """Decoder layers."""
     heads: int = 4
-    """Query heads; keys and values have one head, which halves the time of decoding at this size."""
+    """Query heads."""
+    key_value_heads: int = 2
+    """Heads of keys and values; fewer make decoding faster and copying from the text harder to learn."""
+    rope_theta: float = Field(default=1000.0, gt=0)
+    """Base of the rotary position embedding; 10,000 leaves half of 32 dimensions without use in short texts."""
+    initializer_range: float = Field(default=0.08, gt=0)
+    """Standard deviation of the initial weights; the usual 0.02 is made for wide models and starts too quietly."""
     intermediate_size: int = 384
     """Width of the gated MLP."""
     attention_dropout: float = 0.0
@@ -24,9 +30,9 @@ class PretrainingConfig(StepConfig):
     """Longest sequence, in tokens."""
     block: int = 128
     """Tokens of one pretraining sequence; documents are packed."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Sequences of one optimiser step."""
-    learning_rate: float = Field(default=4e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     """Peak of a cosine schedule with 2 % warm-up."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the corpus."""

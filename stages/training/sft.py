@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from stages.contract import DataError, Metrics, StepContext
+from stages.engines.decoder import can_decode
 from stages.rows import Row
 from stages.training.checkpoints import last_loss, run_trainer, save_policy, shared_arguments
+from stages.training.compact import IGNORED, group_by_length, sum_losses
 from stages.training.settings import SupervisedConfig
 
 
@@ -19,6 +23,23 @@ def train_sft(policy: Path, rows: Sequence[Row], config: SupervisedConfig, conte
     log = run_trainer(trainer, context)
     save_policy(trainer.model, AutoTokenizer.from_pretrained(policy), context.output_dir)
     return {"rows": len(rows), "steps": trainer.state.global_step, "loss": last_loss(log)}
+
+
+class CompactSFTTrainer(SFTTrainer):
+    """Computes rows of like length side by side on a CPU; the loss is TRL's."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if not can_decode(model):
+            compute: Any = super().compute_loss
+            return compute(model, inputs, return_outputs, num_items_in_batch)
+        lengths, labels = inputs["attention_mask"].sum(dim=1), inputs["labels"]
+        total = torch.zeros(())
+        for rows in group_by_length(lengths):
+            columns = slice(int(lengths[rows].max()))
+            total = total + sum_losses(model, inputs["input_ids"][rows, columns], labels[rows, columns])
+        return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def make_trainer(policy: Path, rows: Sequence[Row], config: SupervisedConfig, context: StepContext) -> SFTTrainer:
@@ -37,7 +58,7 @@ def make_trainer(policy: Path, rows: Sequence[Row], config: SupervisedConfig, co
         packing=False,
         save_steps=50,
     )
-    return SFTTrainer(
+    return CompactSFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(policy, dtype="float32", use_safetensors=True),
         args=arguments,
         train_dataset=Dataset.from_list([{key: row[key] for key in ("prompt", "completion")} for row in rows]),

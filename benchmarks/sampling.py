@@ -1,0 +1,59 @@
+"""Sampling on a CPU: the `cpu` engine against `generate` of transformers, on one checkpoint.
+
+    python -m benchmarks.sampling CHECKPOINT [--repeats N]
+
+Each side has the batch size that suits it best of those tried. Both answer the same prompts at the same
+settings; tokens are counted up to the end of each answer.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks.measurement import print_figure
+from stages.contract import Runtime
+from stages.domains import domain_names, domain_rng, load_domain
+from stages.engines import Sampling, load_engine
+
+PROMPTS_PER_DOMAIN = 24
+BATCH_SIZES = (64, 128, 256)
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sampling", description="Tokens a second on a CPU.")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args(arguments)
+    questions = [
+        prompt.question
+        for name in domain_names()
+        for prompt in load_domain(name).generate("test", PROMPTS_PER_DOMAIN, domain_rng(0, name, "test"))
+    ]
+    for temperature, top_p in ((1.0, 1.0), (0.6, 0.95)):
+        sides = {name: measure_engine(name, given, questions, temperature, top_p) for name in ("cpu", "transformers")}
+        ratio = median(sides["cpu"]) / median(sides["transformers"])
+        print_figure(f"sampled tokens, T {temperature}, cpu engine to generate", ratio, "x", sides)
+
+
+def measure_engine(
+    name: str, given: argparse.Namespace, questions: Sequence[str], temperature: float, top_p: float
+) -> list[float]:
+    """Tokens per second of each repeat, at the best of BATCH_SIZES."""
+    engine = load_engine(name, given.checkpoint, Runtime(device="cpu"))
+    rates: list[list[float]] = []
+    for batch_size in BATCH_SIZES:
+        sampling = Sampling(n=4, temperature=temperature, top_p=top_p, max_completion_length=128, batch_size=batch_size)
+        rates.append([])
+        for seed in range(given.repeats):
+            began = time.perf_counter()
+            groups = engine.sample(questions, sampling, seed)
+            tokens = sum(completion.tokens for group in groups for completion in group)
+            rates[-1].append(tokens / (time.perf_counter() - began))
+    return max(rates, key=median)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
