@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, pad, rms_norm, scaled_dot_product_attention, silu
 from transformers import Qwen3ForCausalLM
 
 COMPACT_AT = 0.25
@@ -39,7 +39,8 @@ class Draw:
         """A token for each row of `logits` (len(rows), vocabulary)."""
         if self.temperature == 0:
             return logits.argmax(dim=-1)
-        top, tokens = (probabilities := (logits / self.temperature).softmax(dim=-1)).max(dim=-1)
+        probabilities = (logits / self.temperature).softmax(dim=-1)
+        top, tokens = probabilities.max(dim=-1)
         # Where one token fills the nucleus there is nothing to draw.
         open_rows = (top < self.top_p).nonzero().squeeze(1)
         nucleus = keep_nucleus(probabilities[open_rows], self.top_p).cumsum(dim=-1)
@@ -120,7 +121,7 @@ class Decoder:
         for own, layer in zip(cache, made.past_key_values.layers, strict=True):
             own[0, :, :, :width] = layer.keys.repeat_interleave(n, dim=0)
             own[1, :, :, :width] = layer.values.repeat_interleave(n, dim=0)
-        visible = torch.nn.functional.pad(mask.bool(), (0, limit), value=True).repeat_interleave(n, dim=0)
+        visible = pad(mask.bool(), (0, limit), value=True).repeat_interleave(n, dim=0)
         return made.logits[:, -1].repeat_interleave(n, dim=0), cache, visible[:, None, None]
 
     def _step(self, tokens: torch.Tensor, cache: torch.Tensor, visible: torch.Tensor, column: int) -> torch.Tensor:
