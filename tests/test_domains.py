@@ -132,10 +132,10 @@ def test_nobody_is_met_in_two_splits_and_every_part_of_a_name_is_met_in_training
 def test_the_corpus_opens_with_copying_and_names_nobody_of_dev_or_test() -> None:
     corpus = {domain: 1.0 for domain in domain_names()}
     documents = write_corpus(BaseModelConfig(corpus=corpus, documents=2000, opening_share=0.1))
-    openings = [document.startswith(("Question: Say round", "Question: Look up")) for document in documents]
+    openings = [document.startswith(("Question: Say twice", "Question: Look up")) for document in documents]
     assert all(openings[:200]) and not all(openings[200:])
     held_out = {name for split in ("dev", "test") for name in NAMES[split]["en"]}
-    told = "".join(d for d in documents if not d.startswith(("Question: Say round", "Question: Look up")))
+    told = "".join(d for d in documents if not d.startswith(("Question: Say twice", "Question: Look up")))
     assert not [name for name in held_out if name in told]
 
 

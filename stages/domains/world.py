@@ -214,11 +214,8 @@ def write_opening(rng: random.Random) -> str:
 
 
 def write_list(rng: random.Random) -> str:
-    """A list said on from two of its words, round the end. Said from its start, it would be copied by counting
-    back, without a look at the words."""
-    words = draw_words(12, choose(rng, ("en", "zh")), rng)
-    turns = [" ".join(words[start:] + words[:start]) for start in rng.sample(range(12), 2)]
-    return write_document(f"Say round: {' '.join(words)}.", "", f"{turns[0]}. {turns[1]}.")
+    said = " ".join(draw_words(12, choose(rng, ("en", "zh")), rng))
+    return write_document(f"Say twice: {said}.", "", f"{said}. {said}.")
 
 
 def write_kinds(rng: random.Random) -> str:
