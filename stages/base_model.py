@@ -18,10 +18,10 @@ class BaseModelConfig(PretrainingConfig):
     that another number of prompts leaves the base model as it is."""
     documents: int = Field(default=60_000, ge=1)
     """Documents of the pretraining corpus."""
-    opening_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the documents that come first and hold lists and pairs alone. Attention heads that copy from the
-    text form there in a minute, and hardly ever among other documents."""
-    drill_share: float = Field(default=0.28, ge=0, lt=1)
+    opening_share: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the documents that come first and hold lists and pairs alone. Attention heads that look up what
+    followed a word before form there within some 900 steps, and hardly ever among other documents."""
+    drill_share: float = Field(default=0.22, ge=0, lt=1)
     """Share of the documents that are drills among the others, which teach to calculate and to copy."""
 
 
