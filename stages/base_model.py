@@ -20,7 +20,7 @@ class BaseModelConfig(PretrainingConfig):
     """Documents of the pretraining corpus."""
     opening_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of the documents that come first and hold lists and pairs alone. Attention heads that look up what
-    followed a word before form there within some 900 steps, and hardly ever among other documents."""
+    followed a word before form there in about a thousand steps, and rarely among other documents."""
     drill_share: float = Field(default=0.22, ge=0, lt=1)
     """Share of the documents that are drills among the others, which teach to calculate and to copy."""
 
