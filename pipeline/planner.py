@@ -45,8 +45,6 @@ class PlannedStep:
     artifact: Artifact | None = None
     """What is reused; None if the step would run."""
     forced: bool = False
-    damaged: Artifact | None = None
-    """The version with this fingerprint, if its files are not what they were."""
 
     @property
     def version(self) -> int | None:
@@ -140,11 +138,8 @@ def plan_step(
     identity = identify(step, profile.configs[step.name], digests)
     if not forced and (found := store.find(step.name, identity.fingerprint)):
         return reuse(found, "same fingerprint")
-    if forced:
-        return PlannedStep(step.name, step.stage, "run", "forced", identity.fingerprint, forced=True)
-    damaged = next(iter(store.matches(step.name, identity.fingerprint)), None)
-    reason = describe_damage(damaged, store) if damaged else explain_run(step, identity, store)
-    return PlannedStep(step.name, step.stage, "run", reason, identity.fingerprint, damaged=damaged)
+    reason = "forced" if forced else explain_run(step, identity, store)
+    return PlannedStep(step.name, step.stage, "run", reason, identity.fingerprint, forced=forced)
 
 
 def reuse(artifact: Artifact, reason: str) -> PlannedStep:
@@ -152,19 +147,10 @@ def reuse(artifact: Artifact, reason: str) -> PlannedStep:
     return PlannedStep(record.step, record.stage, "reuse", reason, record.fingerprint, artifact)
 
 
-def describe_damage(artifact: Artifact, store: Store) -> str:
-    return f"damaged: {'; '.join(store.check(artifact))} in {artifact.ref}"
-
-
-def refuse_damaged(planned: Sequence[PlannedStep], store: Store) -> None:
-    """Raises ArtifactError if a step would be run only because its version is damaged: its owner decides."""
-    for plan in planned:
-        if plan.damaged:
-            refuse_damage(plan.damaged, store.check(plan.damaged))
-
-
 def explain_run(step: Step, identity: Identity, store: Store) -> str:
     """Why no version of `step` fits, against its newest one."""
+    if damaged := store.matches(step.name, identity.fingerprint):
+        return f"damaged: {'; '.join(store.check(damaged[0]))} in {damaged[0].ref}"
     if history := store.history(step.name):
         reasons = explain(history[-1].record.identity, identity, step.config_section)
         more = len(reasons) - MOST_REASONS

@@ -21,10 +21,10 @@ from typing import Any
 from pipeline.cards import write_card
 from pipeline.config import Profile
 from pipeline.fingerprint import Identity, identify
-from pipeline.planner import PlannedStep, refuse_damaged
+from pipeline.planner import PlannedStep
 from pipeline.progress import ProgressReader, Report, show_progress
 from pipeline.provenance import SOURCE_ROOT, Provenance, describe_host, digest_source, read_git
-from pipeline.store import Artifact, Record, Source, Store, make_folder
+from pipeline.store import Artifact, Record, Source, Store, make_folder, refuse_damage
 from pipeline.supervisor import GRACE_SECONDS, start_supervised
 from stages.contract import ArtifactError, ConfigError, DataError, Runtime, Step, StepError, find_step
 
@@ -53,11 +53,7 @@ class Job:
 
 
 def run_plan(planned: Sequence[PlannedStep], steps: Sequence[Step], profile: Profile, store: Store) -> list[Artifact]:
-    """Runs or reuses every planned step in order, in this process, and says so line by line.
-
-    Raises ArtifactError before anything runs if a version that fits is damaged.
-    """
-    refuse_damaged(planned, store)
+    """Runs or reuses every planned step in order, in this process, and says so line by line."""
     made: dict[str, Artifact] = {}
     with show_progress() as report:
         for number, plan in enumerate(planned, 1):
@@ -100,15 +96,18 @@ def run_step(
     """Makes and publishes the artifact of `step`, or returns the one that has its fingerprint.
 
     Raises StepError if another process runs the step or the step fails or is stopped, ArtifactError
-    for damaged inputs, DataError or ConfigError as the step reports them.
+    for damaged inputs or a damaged version that would fit, DataError or ConfigError as the step reports them.
     """
     with store.lock(step.name) as lock:
         for artifact in inputs.values():
             store.verify_once(artifact)
         digests = {role: artifact.record.digest for role, artifact in inputs.items()}
         identity = identify(step, profile.configs[step.name], digests)
-        if not force and (found := store.find(step.name, identity.fingerprint)):
-            return found
+        if not force:
+            if found := store.find(step.name, identity.fingerprint):
+                return found
+            for damaged in store.matches(step.name, identity.fingerprint):
+                refuse_damage(damaged, store.check(damaged))
         scratch = (store.folder / ".scratch" / f"{step.name}-{identity.fingerprint[:12]}").resolve()
         return run_job(Job(step, identity, profile.runtime_of(step.name), inputs, scratch), store, lock, report)
 

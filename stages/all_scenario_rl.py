@@ -5,7 +5,7 @@ only; the safety model is pointwise and reads thoughts and summary. Each general
 model its set names; reasoning prompts keep their rules.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import cycle, islice, pairwise
 from typing import Any, get_args
 
@@ -200,23 +200,24 @@ def train_all_scenario_rl(config: AllScenarioRLConfig, context: StepContext) -> 
 def mix_prompts(prompts: Sequence[Prompt], config: AllScenarioRLConfig) -> list[Prompt]:
     """Prompts in the order of the steps: rule-rewarded ones, then all sets in proportion; small sets recur."""
     visits, mixed_steps = config.steps * config.prompts_per_step, round(config.steps * config.preference_share)
-    late = mixed_steps * config.prompts_per_step
-    parts = {source: round(late * share / sum(config.shares.values())) for source, share in config.shares.items()}
-    parts["rule"] = late - sum(parts[source] for source in get_args(Preference))
-    drawn = {source: draw_prompts(prompts, source, config.seed) for source in config.shares}
-    early = list(islice(drawn["rule"], visits - late))
-    mixed = [prompt for source, part in parts.items() for prompt in islice(drawn[source], part)]
+    late, total = mixed_steps * config.prompts_per_step, sum(config.shares.values())
+    parts = {source: round(late * config.shares.get(source, 0) / total) for source in get_args(Preference)}
+    early = visits - late
+    rules = draw_prompts(prompts, "rule", visits - sum(parts.values()), config.seed)
+    mixed = rules[early:]
+    for source, part in parts.items():
+        mixed += draw_prompts(prompts, source, part, config.seed)
     domain_rng(config.seed, "all_scenario_rl", "order").shuffle(mixed)
-    return early + mixed
+    return rules[:early] + mixed
 
 
-def draw_prompts(prompts: Sequence[Prompt], source: RewardSource, seed: int) -> Iterator[Prompt]:
-    """Prompts of one set without end, shuffled once."""
+def draw_prompts(prompts: Sequence[Prompt], source: RewardSource, count: int, seed: int) -> list[Prompt]:
+    """`count` prompts of one set, shuffled; a small set recurs."""
     available = [prompt for prompt in prompts if prompt.reward == source]
-    if not available:
+    if count and not available:
         raise DataError(f"all-scenario RL needs prompts rewarded by '{source}'; the train split has none")
     domain_rng(seed, "all_scenario_rl", source).shuffle(available)
-    return cycle(available)
+    return list(islice(cycle(available), count))
 
 
 STEPS = (

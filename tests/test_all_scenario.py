@@ -152,6 +152,12 @@ def test_preferences_come_last() -> None:
     assert {prompt.reward for prompt in mixed[13 * 8 :]} == {"rule", "helpful", "safety"}
 
 
+def test_a_set_without_a_share_is_not_needed() -> None:
+    config = AllScenarioRLConfig(steps=4, prompts_per_step=2, shares={"rule": 1, "helpful": 1}, preference_share=1.0)
+    prompts = [*make_prompts("math", 3), *make_prompts("greetings", 3)]
+    assert Counter(prompt.reward for prompt in mix_prompts(prompts, config)) == {"rule": 4, "helpful": 4}
+
+
 def test_every_set_is_needed() -> None:
     with pytest.raises(DataError, match="needs prompts rewarded by 'helpful'"):
         mix_prompts(make_prompts("math", 3), AllScenarioRLConfig())

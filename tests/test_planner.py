@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,10 +25,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def plan(folder: Path, *overrides: str, steps: tuple[Step, ...] = STEPS, **selection: object) -> dict[str, PlannedStep]:
+def plan(folder: Path, *overrides: str, steps: tuple[Step, ...] = STEPS, **selection: Any) -> dict[str, PlannedStep]:
     profile = load_profile(folder / "toy.yaml", overrides, steps)
     store = Store(folder / "artifacts", profile.project)
-    return {p.step: p for p in plan_run(steps, profile, store, Selection(**selection))}  # type: ignore[arg-type] # any field of Selection
+    return {p.step: p for p in plan_run(steps, profile, store, Selection(**selection))}
 
 
 def to_run(planned: dict[str, PlannedStep]) -> list[str]:

@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     TrainerCallback,
     TrainingArguments,
 )
@@ -203,6 +204,26 @@ def test_compact_scores_and_gradients_are_those_of_trl(micro_base: Path, tmp_pat
         found.append((log_probs[answered], entropies[answered], gradients))
     for stock, compact in zip(*found, strict=True):
         assert torch.allclose(stock, compact, rtol=1e-4, atol=1e-4)
+
+
+def test_rollouts_on_a_cpu_stand_beside_their_prompts(micro_base: Path, tmp_path: Path) -> None:
+    """Each group of greedy completions is what `generate` says to its prompt; the policy is left in training mode."""
+    prompts = Dataset.from_list([prompt.to_row() for prompt in micro_model.make_prompts("math", 4)])
+    config = GRPO.model_copy(update={"reward_weights": {"think_format": 1.0}})
+    arguments = make_arguments(config, micro_model.make_context(tmp_path))
+    trainer = CompactGRPOTrainer(str(micro_base), [load_reward("think_format")], arguments, prompts)
+    trainer.temperature = 0.0
+    asked = [[5, 60, 61], [7, 80], [9, 100, 101, 102]]
+    trainer.model.train()
+    completions, _ = trainer._generate_single_turn([ids for ids in asked for _ in range(2)], None, {}, 2)
+    assert trainer.model.training
+    greedy = GenerationConfig(
+        max_new_tokens=GRPO.max_completion_length, eos_token_id=trainer.eos_token_ids, pad_token_id=0
+    )
+    model = trainer.model.eval()
+    expected = [model.generate(torch.tensor([ids]), generation_config=greedy)[0, len(ids) :].tolist() for ids in asked]
+    assert completions == [ids for ids in expected for _ in range(2)]
+    assert len(set(map(tuple, expected))) > 1
 
 
 class Interrupted(Exception):

@@ -41,7 +41,6 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 def train_tokenizer(documents: Sequence[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE in which each digit, each Chinese character and each `=A` of an option stands alone.
 
-    A letter joined to its `=` follows the word it belongs to at once, which is what attention copies best.
     The think tags are ordinary added tokens: special ones would vanish in decoding, and the format
     reward would be constantly 0.
     """

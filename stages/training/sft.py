@@ -31,7 +31,7 @@ class CompactSFTTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if not can_decode(model):
+        if return_outputs or not can_decode(model):
             compute: Any = super().compute_loss
             return compute(model, inputs, return_outputs, num_items_in_batch)
         lengths, labels = inputs["attention_mask"].sum(dim=1), inputs["labels"]
