@@ -125,4 +125,4 @@ def _count_operations(prompts: Sequence[Prompt]) -> dict[str, int]:
     return {str(count): counts[count] for count in sorted(counts)}
 
 
-STEPS = (Step("prompts", "setup", "dataset", {}, PromptsConfig, make_prompts, revision=2),)
+STEPS = (Step("prompts", "setup", "dataset", {}, PromptsConfig, make_prompts, revision=3),)

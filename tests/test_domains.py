@@ -1,6 +1,7 @@
 """Every domain: gold answers are right, wrong ones are not, splits are apart."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from stages.cold_start import QUESTION, THOUGHTS, parse_document
 from stages.contract import ConfigError
 from stages.decontamination import find_contaminated
 from stages.domains import domain_names, domain_rng, group_of, load_domain
-from stages.domains.world import NAMES, write_document
+from stages.domains.world import NAMES, list_words, write_document, write_opening
 from stages.engines import Completion
 from stages.language import foreign_words, language_share
 from stages.prompts import SPLITS, DomainConfig
@@ -138,6 +139,14 @@ def test_the_corpus_opens_with_copying_and_names_nobody_of_dev_or_test() -> None
     held_out = {name for split in ("dev", "test") for name in NAMES[split]["en"]}
     told = "".join(d for d in documents if not d.startswith(("Question: Say twice", "Question: Look up")))
     assert not [name for name in held_out if name in told]
+
+
+def test_half_of_the_drills_are_made_of_the_words_of_the_documents() -> None:
+    words, rng = list_words(["Question: the symbol of copper? Cu=A.", "铜的符号是Cu。"]), random.Random(0)
+    assert {"copper", "Cu", "Tom"} <= set(words["en"]) and {"铜", "红"} <= set(words["zh"])
+    openings = [write_opening(words, rng) for _ in range(300)]
+    english = [text for text in openings if not re.search(r"[\u4e00-\u9fff]", text)]
+    assert 0.08 < sum(" Cu" in text for text in english) / len(english) < 0.22, "some 11 of 38 words, in half"
 
 
 def test_every_group_is_there() -> None:

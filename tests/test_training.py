@@ -33,7 +33,7 @@ from stages.training.checkpoints import COMPLETE, hash_file, newest_checkpoint, 
 from stages.training.compact import IGNORED
 from stages.training.grpo import check_sizes, make_arguments, permute_rewards, summarise_log, train_grpo
 from stages.training.grpo_trainer import CompactGRPOTrainer
-from stages.training.pretraining import AnswerTrainer, PackedBlocks
+from stages.training.pretraining import AnswerTrainer, PackedBlocks, build_model
 from stages.training.reward_model import RewardModel, split_held_out, train_pairwise, train_pointwise
 from stages.training.settings import ReinforcementConfig, RewardModelConfig, SupervisedConfig
 from stages.training.sft import CompactSFTTrainer, make_trainer
@@ -70,6 +70,18 @@ def test_pretraining_is_a_function_of_its_config(micro_base: Path, tmp_path: Pat
     first, again = micro_model.read_weights(micro_base), micro_model.read_weights(micro_model.make_base(tmp_path))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert (micro_base / "tokenizer.json").read_text() == (tmp_path / "output" / "tokenizer.json").read_text()
+
+
+def test_heads_of_the_first_layer_start_out_looking_back(micro_base: Path) -> None:
+    config = micro_model.BASE.model_copy(update={"hidden_size": 128, "heads": 4, "attention_dropout": 0.0})
+    torch.manual_seed(0)
+    model = build_model(config, AutoTokenizer.from_pretrained(micro_base)).eval()
+    model.set_attn_implementation("eager")
+    tokens = torch.randint(0, config.vocabulary, (4, 64))
+    attention = model(tokens, output_attentions=True).attentions[0].mean(0)
+    for head, seen in enumerate(attention):
+        by_distance = [torch.diagonal(seen, -distance)[8:].mean().item() for distance in range(8)]
+        assert by_distance.index(max(by_distance)) == head + 1, by_distance
 
 
 def test_the_loss_of_pretraining_is_that_of_the_trained_tokens(micro_base: Path, tmp_path: Path) -> None:

@@ -32,10 +32,10 @@ PLACES = {2: Line("second", "第二"), 3: Line("third", "第三"), 4: Line("four
 STATEMENTS: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {
         "en": ("Behind {a} is {b}.", "Right behind {a} is {b}.", "Here behind {a} is {b}.", "Just behind {a} is {b}."),
-        "zh": ("{a}后面是{b}。", "在{a}后面是{b}。", "这里{a}后面是{b}。"),
+        "zh": ("{a}后是{b}。", "在{a}后是{b}。", "这里{a}后是{b}。"),
     },
-    "dev": {"en": ("Here right behind {a} is {b}.",), "zh": ("这时{a}后面是{b}。",)},
-    "test": {"en": ("Here just behind {a} is {b}.",), "zh": ("这里在{a}后面是{b}。",)},
+    "dev": {"en": ("Here right behind {a} is {b}.",), "zh": ("这时{a}后是{b}。",)},
+    "test": {"en": ("Here just behind {a} is {b}.",), "zh": ("这里在{a}后是{b}。",)},
 }
 QUESTIONS: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {
@@ -119,7 +119,7 @@ def _reason(order: Sequence[str], place: int, habit: Habit, rng: random.Random) 
     lines = [Line(f"The first is {row[0]}.", f"第一是{row[0]}。")]
     for number, (a, b) in enumerate(pairwise(row), 2):
         here = PLACES[number]
-        lines.append(Line(f"Behind {a} is {maybe[0]}{b}, the {here.en}.", f"{a}后面{maybe[1]}是{b}，{here.zh}。"))
+        lines.append(Line(f"Behind {a} is {maybe[0]}{b}, the {here.en}.", f"{a}后{maybe[1]}是{b}，{here.zh}。"))
         if habit == "check":
             lines.append(Line(f"Check: the {here.en} is {b}.", f"检查：{here.zh}是{b}。"))
     return lines, row[-1]

@@ -7,8 +7,10 @@ the documents sentences switch between English and Chinese.
 """
 
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Literal, TypeVar
 
@@ -198,23 +200,42 @@ def open_question(question: str, split: Split, language: str, rng: random.Random
     return join_sentences([opener, question]) if opener else question
 
 
-def write_drill(rng: random.Random) -> str:
+Words = Mapping[str, Sequence[str]]
+"""By language, what drills are made of."""
+
+FEW_WORDS: Words = {"en": [*FIRST_NAMES, *FAMILY_NAMES, *"ABCD"], "zh": [*CHARACTERS, *"ABCD"]}
+"""Few different words make few things to learn before a model finds out how to copy any."""
+
+
+def choose_words(words: Words, rng: random.Random) -> Words:
+    """Few words or all: of all alone look-ups form late, and of few alone they serve no other word."""
+    return words if rng.random() < 0.5 else FEW_WORDS
+
+
+def write_opening(words: Words, rng: random.Random) -> str:
+    """What the base model reads first: nothing but copying and looking up."""
+    return rng.choices((write_list, write_pairs), (0.45, 0.55))[0](choose_words(words, rng), rng)
+
+
+def write_drill(words: Words, rng: random.Random) -> str:
     """Sums, lists said again, kinds told apart, answers boxed, pairs recalled.
 
-    They teach to calculate, to copy and to look up in the text. Few different words make few things to
-    learn before a model finds out how to copy any.
+    They teach to calculate, to copy and to look up in the text.
     """
-    kinds = (write_sums, write_list, write_kinds, write_boxes, write_pairs)
-    return rng.choices(kinds, (10, 2, 1, 1, 5))[0](rng)
+    known = choose_words(words, rng)
+    kinds = (write_sums, write_kinds, write_boxes, partial(write_list, known), partial(write_pairs, known))
+    return rng.choices(kinds, (10, 1, 1, 2, 5))[0](rng)
 
 
-def write_opening(rng: random.Random) -> str:
-    """What the base model reads first: nothing but copying and looking up."""
-    return rng.choices((write_list, write_pairs), (0.55, 0.45))[0](rng)
+def list_words(documents: Iterable[str]) -> Words:
+    """Every word of the documents beside the few, sorted; Chinese is taken by characters."""
+    found = {word for document in documents for word in re.findall(r"[A-Za-z]+|[\u4e00-\u9fff]", document)}
+    english = {word for word in found if word.isascii()}
+    return {"en": sorted({*FEW_WORDS["en"], *english}), "zh": sorted({*FEW_WORDS["zh"], *(found - english)})}
 
 
-def write_list(rng: random.Random) -> str:
-    said = " ".join(draw_words(12, choose(rng, ("en", "zh")), rng))
+def write_list(words: Words, rng: random.Random) -> str:
+    said = " ".join(draw_words(12, words[choose(rng, ("en", "zh"))], rng))
     return write_document(f"Say twice: {said}.", "", f"{said}. {said}.")
 
 
@@ -234,21 +255,20 @@ def write_boxes(rng: random.Random) -> str:
     return write_document(f"Box each: {', '.join(said)}.", "", ", ".join(f"\\boxed{{{name}}}" for name in said) + ".")
 
 
-def write_pairs(rng: random.Random) -> str:
-    """Each word with its partner, then the same pairs in another order."""
-    language = choose(rng, ("en", "zh"))
-    words = draw_words(10, language, rng)
-    link = " is " if language == "en" else "后面是"
-    if rng.random() < 0.5:
-        link, words[5:] = "=", rng.sample("ABCDEFGH", 5)
-    pairs = [f"{key}{link}{value}" for key, value in zip(words[:5], words[5:], strict=True)]
+def write_pairs(words: Words, rng: random.Random) -> str:
+    """Each word with its partner, then the same pairs in another order; linked as options and logic puzzles are."""
+    link = choose(rng, ("=", " is ", "后是"))
+    language = {" is ": "en", "后是": "zh"}.get(link) or choose(rng, ("en", "zh"))
+    drawn = draw_words(10, words[language], rng)
+    if link == "=":
+        drawn[5:] = rng.sample("ABCDEFGH", 5)
+    pairs = [f"{key}{link}{value}" for key, value in zip(drawn[:5], drawn[5:], strict=True)]
     return write_document(f"Look up: {', '.join(pairs)}.", "", ", ".join(rng.sample(pairs, 5)) + ".")
 
 
-def draw_words(count: int, language: str, rng: random.Random) -> list[str]:
-    """Different parts of names, letters and numbers."""
-    parts = [*FIRST_NAMES, *FAMILY_NAMES] if language == "en" else list(CHARACTERS)
-    return rng.sample([*parts, *"ABCD", *map(str, rng.sample(range(100), 8))], count)
+def draw_words(count: int, words: Sequence[str], rng: random.Random) -> list[str]:
+    """Different words, and numbers among them."""
+    return rng.sample([*words, *map(str, rng.sample(range(100), 8))], count)
 
 
 def write_sums(rng: random.Random) -> str:
