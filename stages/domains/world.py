@@ -72,13 +72,19 @@ OPENERS: dict[Split, dict[str, tuple[str, ...]]] = {
             "",
             "",
             "",
+            "",
             "Here is a question.",
+            "Here is a problem.",
+            "Here is one more for you.",
+            "Here is what I need to know.",
             "Read this.",
             "Think about this.",
             "I have a task for you.",
+            "I have a question.",
             "Answer this.",
+            "This is for you.",
         ),
-        "zh": ("", "", "", "问题来了。", "请看。", "想一想。", "我有一个问题。"),
+        "zh": ("", "", "", "", "问题来了。", "请看。", "请看这个。", "想一想。", "我有一个问题。", "有问题问你。"),
     },
     "dev": {"en": ("", "Here is a task."), "zh": ("", "请想一想。")},
     "test": {"en": ("", "Here is a task for you."), "zh": ("", "请看问题。")},
@@ -218,13 +224,13 @@ def write_opening(words: Words, rng: random.Random) -> str:
 
 
 def write_drill(words: Words, rng: random.Random) -> str:
-    """Sums, lists said again, kinds told apart, answers boxed, pairs recalled.
+    """Sums, kinds told apart, answers boxed; sums found among words, lists said again, pairs recalled.
 
     They teach to calculate, to copy and to look up in the text.
     """
     known = choose_words(words, rng)
-    kinds = (write_sums, write_kinds, write_boxes, partial(write_list, known), partial(write_pairs, known))
-    return rng.choices(kinds, (10, 1, 1, 2, 5))[0](rng)
+    of_words = (partial(write_walk, known), partial(write_list, known), partial(write_pairs, known))
+    return rng.choices((write_sums, write_kinds, write_boxes, *of_words), (5, 1, 1, 5, 2, 5))[0](rng)
 
 
 def list_words(documents: Iterable[str]) -> Words:
@@ -271,11 +277,30 @@ def draw_words(count: int, words: Sequence[str], rng: random.Random) -> list[str
     return rng.sample([*words, *map(str, rng.sample(range(100), 8))], count)
 
 
-def write_sums(rng: random.Random) -> str:
-    sums = list[str]()
-    while len(sums) < 8:
-        value, operator, k = rng.randint(0, 99), choose(rng, "+-*"), rng.randint(2, 9)
+def write_walk(words: Words, rng: random.Random) -> str:
+    """A number and what happens to it, among words that do not matter; then each sum in its turn, and no more."""
+    known = words[choose(rng, ("en", "zh"))]
+    value = rng.randint(0, 40)
+    told, sums = [str(value)], list[str]()
+    for _ in range(rng.randint(1, 5)):
+        told += rng.sample(known, rng.randint(1, 4))
+        operation, result = draw_sum(value, rng)
+        told.append(operation)
+        sums.append(f"{value}{operation}={result}")
+        value = result
+    return write_document(f"Walk: {' '.join(told)}.", "", ". ".join(sums) + ".")
+
+
+def draw_sum(value: int, rng: random.Random) -> tuple[str, int]:
+    """An operation and its result, both of at most two digits."""
+    while True:
+        operator, k = choose(rng, "+-*"), rng.randint(2, 9)
         result = value + k if operator == "+" else value - k if operator == "-" else value * k
         if 0 <= result <= 99:
-            sums.append(f"{value}{operator}{k}={result}")
-    return "Sums: " + ". ".join(sums) + ".\n"
+            return f"{operator}{k}", result
+
+
+def write_sums(rng: random.Random) -> str:
+    values = [rng.randint(0, 99) for _ in range(8)]
+    drawn = [(value, *draw_sum(value, rng)) for value in values]
+    return "Sums: " + ". ".join(f"{value}{operation}={result}" for value, operation, result in drawn) + ".\n"
