@@ -48,9 +48,28 @@ FACTS: dict[str, dict[str, str]] = {
 }
 QUESTIONS: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {
-        "capital": ("What is the capital of {s}?", "Name the capital of {s}.", "Which city is the capital of {s}?"),
-        "color": ("What is the color of {s}?", "Name the color of {s}."),
-        "young": ("What is the young of {s}?", "Name the young of {s}."),
+        "capital": (
+            "What is the capital of {s}?",
+            "Name the capital of {s}.",
+            "Which city is the capital of {s}?",
+            "I need the capital of {s}.",
+            "Can you give me the capital of {s} please?",
+            "So what is the capital of {s} then?",
+        ),
+        "color": (
+            "What is the color of {s}?",
+            "Name the color of {s}.",
+            "I need the color of {s}.",
+            "Can you give me the color of {s} please?",
+            "So what is the color of {s} then?",
+        ),
+        "young": (
+            "What is the young of {s}?",
+            "Name the young of {s}.",
+            "I need the young of {s}.",
+            "Can you give me the young of {s} please?",
+            "So what is the young of {s} then?",
+        ),
     },
     "dev": {
         "capital": ("Say the capital of {s}.",),

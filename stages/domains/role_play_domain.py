@@ -29,7 +29,14 @@ PERSONAS = {
     "farmer": "From my field I greet {n}.",
 }
 FRAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("Act as a {p} and greet {n}.", "You are a {p}, so greet {n}.", "Speak like a {p} and greet {n}."),
+    "train": (
+        "Act as a {p} and greet {n}.",
+        "You are a {p}, so greet {n}.",
+        "Speak like a {p} and greet {n}.",
+        "I want you to be a {p} and greet {n}.",
+        "Like a {p}, please greet {n} now.",
+        "Can you greet {n} as a {p} please?",
+    ),
     "dev": ("Be a {p} and greet {n}.",),
     "test": ("Now you are a {p}, please greet {n}.", "Please act like a {p} and greet {n}."),
 }

@@ -41,10 +41,15 @@ OTHERS: dict[str, dict[str, tuple[str, ...]]] = {
 CORES: dict[Split, dict[str, dict[str, tuple[str, ...]]]] = {
     "train": {
         "en": {
-            "name": ("What is your name?", "What are you called?", "Tell me your name."),
-            "maker": ("Who made you?", "Who trained you?", "Tell me who made you."),
-            "kind": ("What are you?", "What kind of thing are you?", "Are you a language model?"),
-            "task": ("What do you do?", "How do you answer?", "How do you work?"),
+            "name": ("What is your name?", "What are you called?", "Tell me your name.", "Tell me what your name is."),
+            "maker": ("Who made you?", "Who trained you?", "Tell me who made you.", "Who was it that trained you?"),
+            "kind": (
+                "What are you?",
+                "What kind of thing are you?",
+                "Are you a language model?",
+                "Tell me what you are.",
+            ),
+            "task": ("What do you do?", "How do you answer?", "How do you work?", "Tell me what you do."),
         },
         "zh": {
             "name": ("你叫什么？", "你的名字是什么？"),
@@ -83,7 +88,10 @@ CORES: dict[Split, dict[str, dict[str, tuple[str, ...]]]] = {
     },
 }
 PREFIXES: dict[Split, dict[str, tuple[str, ...]]] = {
-    "train": {"en": ("", "Hi. ", "Please, ", "Now, "), "zh": ("", "嗨，", "现在，")},
+    "train": {
+        "en": ("", "Hi. ", "Please, ", "Now, ", "Hi. So, ", "So, please, ", "Good day. Now, "),
+        "zh": ("", "嗨，", "现在，", "请问，", "嗨，请问，", "现在请说，"),
+    },
     "dev": {"en": ("",), "zh": ("",)},
     "test": {"en": ("Hi. Now, ", "Hi. Please, ", "Now, please, "), "zh": ("嗨，现在，", "现在，嗨，")},
 }

@@ -25,8 +25,8 @@ VERBS = {"sees": "看见", "likes": "喜欢", "wants": "想要", "hears": "听�
 OBJECTS = {"fish": "鱼", "milk": "奶", "grass": "草", "water": "水", "bread": "面包", "rice": "米饭", "tea": "茶"}
 FRAMES: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {
-        "en": ("Translate into Chinese: {s}", "Say in Chinese: {s}"),
-        "zh": ("翻译成英文：{s}", "用英文说：{s}"),
+        "en": ("Translate into Chinese: {s}", "Say in Chinese: {s}", "Please write in Chinese: {s}", "In Chinese: {s}"),
+        "zh": ("翻译成英文：{s}", "用英文说：{s}", "请翻译成英文：{s}", "英文：{s}"),
     },
     "dev": {"en": ("Put into Chinese: {s}",), "zh": ("写成英文：{s}",)},
     "test": {"en": ("Say into Chinese: {s}",), "zh": ("用英文翻译：{s}",)},

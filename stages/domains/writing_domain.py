@@ -21,7 +21,14 @@ SAYINGS = (
 )
 MOODS = ("nice", "short", "simple", "calm", "bright", "quiet", "plain", "fresh", "sweet", "warm")
 FRAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("Write {c} about {t}, {m} please.", "Give me {c} on {t}, make it {m}."),
+    "train": (
+        "Write {c} about {t}, {m} please.",
+        "Give me {c} on {t}, make it {m}.",
+        "I need {c} about {t}, all {m}.",
+        "Now make {c} on {t} and be {m}.",
+        "Can you write {c} about {t} for me, {m} please?",
+        "Here is a task: {c} about {t} that are {m}.",
+    ),
     "dev": ("Compose {c} about {t}, {m} please.",),
     "test": ("I would like {c} about {t}, {m} please.", "Please write {c} about {t} in a {m} way."),
 }
