@@ -82,7 +82,7 @@ def build_model(config: PretrainingConfig, tokenizer: PreTrainedTokenizerFast) -
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             num_key_value_heads=config.key_value_heads,
-            attention_bias=True,
+            attention_bias=True,  # look_back writes it
             head_dim=config.hidden_size // config.heads,
             max_position_embeddings=config.context,
             attention_dropout=config.attention_dropout,
