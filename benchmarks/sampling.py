@@ -3,7 +3,7 @@
     python -m benchmarks.sampling CHECKPOINT [--repeats N]
 
 Each side has the batch size that suits it best of those tried. Both answer the same prompts at the same
-settings; tokens are counted up to the end of each answer.
+settings; tokens are counted up to the end of each answer. Last, the share of prompts with equal greedy answers.
 """
 
 import argparse
@@ -36,6 +36,15 @@ def main(arguments: Sequence[str]) -> None:
         sides = {name: measure_engine(name, given, questions, temperature, top_p) for name in ("cpu", "transformers")}
         ratio = median(sides["cpu"]) / median(sides["transformers"])
         print_figure(f"sampled tokens, T {temperature}, cpu engine to generate", ratio, "x", sides)
+    answers = [answer_greedily(name, given.checkpoint, questions) for name in ("cpu", "transformers")]
+    equal = [float(ours == theirs) for ours, theirs in zip(*answers, strict=True)]
+    print_figure("equal greedy answers", sum(equal) / len(equal), "share", {"prompts": equal})
+
+
+def answer_greedily(name: str, checkpoint: Path, questions: Sequence[str]) -> list[str]:
+    sampling = Sampling(n=1, temperature=0.0, max_completion_length=128)
+    groups = load_engine(name, checkpoint, Runtime(device="cpu")).sample(questions, sampling, 0)
+    return [completion.text for group in groups for completion in group]
 
 
 def measure_engine(

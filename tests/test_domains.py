@@ -12,7 +12,8 @@ from stages.cold_start import QUESTION, THOUGHTS, parse_document
 from stages.contract import ConfigError
 from stages.decontamination import find_contaminated
 from stages.domains import domain_names, domain_rng, group_of, load_domain
-from stages.domains.world import NAMES, list_words, write_document, write_opening
+from stages.domains.math_domain import apply
+from stages.domains.world import FEW_WORDS, NAMES, list_words, write_document, write_opening, write_walk
 from stages.engines import Completion
 from stages.language import foreign_words, language_share
 from stages.prompts import SPLITS, DomainConfig
@@ -142,12 +143,24 @@ def test_the_corpus_opens_with_copying_and_names_nobody_of_dev_or_test() -> None
     assert not [name for name in held_out if name in told]
 
 
-def test_half_of_the_drills_are_made_of_the_words_of_the_documents() -> None:
+def test_half_of_the_opening_is_made_of_the_words_of_the_documents() -> None:
     words, rng = list_words(["Question: the symbol of copper? Cu=A.", "铜的符号是Cu。"]), random.Random(0)
     assert {"copper", "Cu", "Tom"} <= set(words["en"]) and {"铜", "红"} <= set(words["zh"])
     openings = [write_opening(words, rng) for _ in range(300)]
     english = [text for text in openings if not re.search(r"[\u4e00-\u9fff]", text)]
     assert 0.08 < sum(" Cu" in text for text in english) / len(english) < 0.22, "some 11 of 38 words, in half"
+
+
+def test_a_walk_is_answered_by_its_own_sums_in_turn() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        asked, _, answered = write_walk(FEW_WORDS, rng).partition("Answer: ")
+        value, *operations = re.findall(r"[-+*]?\d+", asked)
+        sums = re.findall(r"(\d+)([-+*]\d+)=(\d+)", answered)
+        assert [operation for _, operation, _ in sums] == operations
+        for start, operation, result in sums:
+            assert (start, int(result)) == (value, apply(int(start), (operation[0], int(operation[1:]))))
+            value = result
 
 
 def test_every_group_is_there() -> None:

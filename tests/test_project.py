@@ -60,7 +60,7 @@ def test_constraints_fit_the_requirements() -> None:
         assert requirement.specifier.contains(tested[canonicalize_name(requirement.name)]), requirement
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what ships is what git tracks, and this is no checkout")
 def test_nothing_of_one_machine_is_shipped() -> None:
     for path in shipped_files():
         assert path.suffix not in PICKLES, f"{path} is a pickle"
