@@ -25,7 +25,7 @@ from trl import GRPOTrainer, SFTTrainer
 
 from stages.contract import ConfigError, DataError, StepError
 from stages.domains.world import write_document
-from stages.reasoning_rl import ReasoningRLConfig
+from stages.reasoning_rl import ReasoningRLConfig, order_prompts
 from stages.rewards import load_reward
 from stages.rewards.preference import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, user_turn
@@ -236,6 +236,13 @@ def test_rollouts_on_a_cpu_stand_beside_their_prompts(micro_base: Path, tmp_path
     expected = [model.generate(torch.tensor([ids]), generation_config=greedy)[0, len(ids) :].tolist() for ids in asked]
     assert completions == [ids for ids in expected for _ in range(2)]
     assert len(set(map(tuple, expected))) > 1
+
+
+def test_reasoning_prompts_of_all_domains_come_from_the_first_steps_on() -> None:
+    given = [p for domain in ("math", "greetings", "stem") for p in micro_model.make_prompts(domain, 30)]
+    ordered = order_prompts(given, 0)
+    assert {prompt.domain for prompt in ordered[:12]} == {"math", "stem"} and len(ordered) == 60
+    assert ordered == order_prompts(given, 0) != order_prompts(given, 1)
 
 
 class Interrupted(Exception):
