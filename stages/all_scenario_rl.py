@@ -6,7 +6,7 @@ model its set names; reasoning prompts keep their rules.
 """
 
 from collections.abc import Sequence
-from itertools import cycle, islice, pairwise
+from itertools import pairwise
 from typing import Any, get_args
 
 from pydantic import Field
@@ -14,6 +14,7 @@ from pydantic import Field
 from stages.contract import DataError, Metrics, Step, StepConfig, StepContext
 from stages.domains import domain_rng, load_domain
 from stages.engines import Sampling, load_engine
+from stages.mixture import count_visits, draw_prompts, draw_reasoning, share_out
 from stages.rewards import load_reward
 from stages.rewards.preference import Preference, PreferenceReward
 from stages.rows import (
@@ -68,8 +69,8 @@ class AllScenarioRLConfig(ReinforcementConfig):
     )
     """Weight of each reward; `helpful` and `safety` are the two reward models (paper: a plain sum, eq. 8-10)."""
     shares: dict[RewardSource, float] = Field(default={"rule": 80.0, "helpful": 66.0, "safety": 12.0})
-    """Prompts trained on by what rewards them, in proportion (R1 v2 Table 4: 80k reasoning, 66k helpful and
-    12k harmless)."""
+    """Prompts trained on by what rewards them, in proportion (R1 v2 Table 4, in thousands: reasoning, helpful and
+    harmless)."""
     preference_share: float = Field(default=400 / 1700, gt=0, le=1)
     """Last part of the steps, in which `shares` hold; before it there are rule-rewarded prompts alone (R1 v2
     §3.2.2: preference rewards only in the last 400 of 1,700 steps, since more of them led to reward hacking)."""
@@ -198,26 +199,15 @@ def train_all_scenario_rl(config: AllScenarioRLConfig, context: StepContext) -> 
 
 
 def mix_prompts(prompts: Sequence[Prompt], config: AllScenarioRLConfig) -> list[Prompt]:
-    """Prompts in the order of the steps: rule-rewarded ones, then all sets in proportion; small sets recur."""
-    visits, mixed_steps = config.steps * config.prompts_per_step, round(config.steps * config.preference_share)
-    late, total = mixed_steps * config.prompts_per_step, sum(config.shares.values())
-    parts = {source: round(late * config.shares.get(source, 0) / total) for source in get_args(Preference)}
-    early = visits - late
-    rules = draw_prompts(prompts, "rule", visits - sum(parts.values()), config.seed)
+    """Prompts in the order of the steps: rule-rewarded ones, then all sets in proportion."""
+    early = (config.steps - round(config.steps * config.preference_share)) * config.prompts_per_step
+    parts = share_out(count_visits(config) - early, config.shares)
+    rules = draw_reasoning(prompts, early + parts.get("rule", 0), config)
     mixed = rules[early:]
-    for source, part in parts.items():
-        mixed += draw_prompts(prompts, source, part, config.seed)
+    for source in get_args(Preference):
+        mixed += draw_prompts(prompts, source, parts.get(source, 0), config.seed)
     domain_rng(config.seed, "all_scenario_rl", "order").shuffle(mixed)
     return rules[:early] + mixed
-
-
-def draw_prompts(prompts: Sequence[Prompt], source: RewardSource, count: int, seed: int) -> list[Prompt]:
-    """`count` prompts of one set, shuffled; a small set recurs."""
-    available = [prompt for prompt in prompts if prompt.reward == source]
-    if count and not available:
-        raise DataError(f"all-scenario RL needs prompts rewarded by '{source}'; the train split has none")
-    domain_rng(seed, "all_scenario_rl", source).shuffle(available)
-    return list(islice(cycle(available), count))
 
 
 STEPS = (

@@ -3,12 +3,10 @@
 Paper: R1 v2 §3.2.1 (hyper-parameters), eq. 4 (accuracy + format) and eq. 7 (language consistency).
 """
 
-from collections.abc import Sequence
-
 from stages.contract import Metrics, Step, StepContext
-from stages.domains import domain_rng, group_of
+from stages.mixture import count_visits, draw_reasoning
 from stages.rewards import load_reward
-from stages.rows import Prompt, read_prompts
+from stages.rows import read_prompts
 from stages.training.settings import ReinforcementConfig
 
 
@@ -20,18 +18,11 @@ class ReasoningRLConfig(ReinforcementConfig):
 def train_reasoning_rl(config: ReasoningRLConfig, context: StepContext) -> Metrics:
     from stages.training.grpo import permute_rewards, train_grpo
 
-    prompts = order_prompts(read_prompts(context.inputs["prompts"], "train"), config.seed)
+    prompts = draw_reasoning(read_prompts(context.inputs["prompts"], "train"), count_visits(config), config)
     rewards = {name: load_reward(name) for name in config.reward_weights}
     if config.permute_rewards:
         rewards = {name: permute_rewards(reward, config.seed) for name, reward in rewards.items()}
     return train_grpo(context.inputs["policy"], prompts, rewards, config, context)
-
-
-def order_prompts(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
-    """Reasoning prompts in the order of the steps, which the trainer keeps; they arrive domain by domain."""
-    ordered = [prompt for prompt in prompts if group_of(prompt.domain) == "reasoning"]
-    domain_rng(seed, "reasoning_rl", "order").shuffle(ordered)
-    return ordered
 
 
 STEPS = (

@@ -132,7 +132,7 @@ def test_a_set_without_prompts_is_named(tmp_path: Path, context: StepContext) ->
 def test_prompts_are_mixed_in_proportion(rule: float) -> None:
     """Also where a set has fewer prompts than its part of the visits."""
     shares = {"rule": rule, "helpful": 1, "safety": 1}
-    config = AllScenarioRLConfig(steps=10, prompts_per_step=8, shares=shares, preference_share=1.0)
+    config = AllScenarioRLConfig(steps=10, prompts_per_step=8, minibatches=1, shares=shares, preference_share=1.0)
     prompts = [prompt for domain in DOMAINS for prompt in make_prompts(domain, 30)]
     mixed = mix_prompts(prompts, config)
     assert len(mixed) == 80
@@ -146,14 +146,15 @@ def test_prompts_are_mixed_in_proportion(rule: float) -> None:
 def test_preferences_come_last() -> None:
     """R1 v2 §3.2.2: 1,300 steps of rules, then 400 of all sets."""
     prompts = [prompt for domain in DOMAINS for prompt in make_prompts(domain, 30)]
-    mixed = mix_prompts(prompts, AllScenarioRLConfig(steps=17, prompts_per_step=8))
+    mixed = mix_prompts(prompts, AllScenarioRLConfig(steps=17, prompts_per_step=8, minibatches=1))
     assert len(mixed) == 17 * 8
     assert {prompt.reward for prompt in mixed[: 13 * 8]} == {"rule"}
     assert {prompt.reward for prompt in mixed[13 * 8 :]} == {"rule", "helpful", "safety"}
 
 
 def test_a_set_without_a_share_is_not_needed() -> None:
-    config = AllScenarioRLConfig(steps=4, prompts_per_step=2, shares={"rule": 1, "helpful": 1}, preference_share=1.0)
+    shares = {"rule": 1, "helpful": 1}
+    config = AllScenarioRLConfig(steps=4, prompts_per_step=2, minibatches=1, shares=shares, preference_share=1.0)
     prompts = [*make_prompts("math", 3), *make_prompts("greetings", 3)]
     assert Counter(prompt.reward for prompt in mix_prompts(prompts, config)) == {"rule": 4, "helpful": 4}
 

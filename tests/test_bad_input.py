@@ -116,9 +116,19 @@ def test_a_config_that_cannot_be_names_its_field(tmp_path: Path, config: dict[st
     assert code == CONFIG and field in error
 
 
-def test_too_few_prompts_for_a_rollout(micro_base: Path, tmp_path: Path) -> None:
-    write_rows([prompt.to_row() for prompt in micro_model.make_prompts("math", 3)], tmp_path / "prompts", "train")
-    config = {"prompts_per_step": 2, "minibatches": 2, "save_steps": 2}
+@pytest.mark.parametrize(
+    ("domain", "shares", "code", "message"),
+    [
+        ("greetings", {"math": 1.0}, DATA, "no prompts rewarded by 'rule'"),
+        ("math", {"math": 0.0}, DATA, "no prompts rewarded by 'rule'"),
+        ("math", {"code": 1.0}, CONFIG, "domain_shares has no 'math'"),
+    ],
+)
+def test_prompts_that_rl_cannot_draw_from(
+    micro_base: Path, tmp_path: Path, domain: str, shares: dict[str, float], code: int, message: str
+) -> None:
+    write_rows([prompt.to_row() for prompt in micro_model.make_prompts(domain, 3)], tmp_path / "prompts", "train")
     inputs = {"policy": micro_base, "prompts": tmp_path / "prompts"}
-    code, error = run_step(tmp_path, "reasoning_rl", "reasoning_rl", config, **inputs)
-    assert code == DATA and "3 prompts are fewer than one rollout" in error
+    config = {"domain_shares": shares}
+    ended, error = run_step(tmp_path, "reasoning_rl", "reasoning_rl", config, **inputs)
+    assert ended == code and message in error

@@ -33,7 +33,7 @@ def train_grpo(
 ) -> Metrics:
     """Trains `policy` on the prompts in their order; `rewards` are summed with `config.reward_weights`."""
     set_seed(config.seed)
-    check_sizes(config, len(prompts))
+    check_sizes(config)
     tokenizer = AutoTokenizer.from_pretrained(policy)
     check_lengths(prompts, tokenizer, AutoConfig.from_pretrained(policy).max_position_embeddings)
     trainer = CompactGRPOTrainer(
@@ -78,13 +78,8 @@ def make_arguments(config: ReinforcementConfig, context: StepContext) -> GRPOCon
     )
 
 
-def check_sizes(config: ReinforcementConfig, prompts: int) -> None:
-    """Raises where TRL would silently run an empty epoch or resume inside a rollout."""
-    needed = config.prompts_per_step * config.minibatches
-    if prompts < needed:
-        raise DataError(
-            f"{prompts} prompts are fewer than one rollout, expected at least prompts_per_step * minibatches = {needed}"
-        )
+def check_sizes(config: ReinforcementConfig) -> None:
+    """Raises where TRL would silently resume inside a rollout."""
     if config.save_steps % config.minibatches:
         raise ConfigError(
             f"save_steps={config.save_steps} would cut a rollout; "

@@ -1,5 +1,7 @@
 """Settings of the trainers. Defaults are the paper's (R1 v2 §3.2 and appendix B.4) where it gives one."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from stages.contract import StepConfig
@@ -93,6 +95,10 @@ class ReinforcementConfig(StepConfig):
     """Clip range of the ratio (paper: 10)."""
     reference_refresh: int = Field(default=400, ge=0)
     """Reference model <- policy every so many steps (paper: 400); 0 = never."""
+    domain_shares: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default={"math": 26.0, "code": 17.0, "stem": 22.0, "logic": 15.0}
+    )
+    """Rule-rewarded prompts by domain, in proportion (R1 v2 Table 4, in thousands)."""
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of the rollouts (paper: 1.0; 0.7 in stage 4)."""
     max_completion_length: int = Field(default=32768, ge=1)

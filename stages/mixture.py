@@ -1,0 +1,57 @@
+"""Which prompts RL visits, in order: each set and each reasoning domain in its proportion, small ones recurring."""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, cycle, islice, pairwise
+from typing import TypeVar
+
+from stages.contract import ConfigError, DataError
+from stages.domains import domain_rng
+from stages.rows import Prompt, RewardSource
+from stages.training.settings import ReinforcementConfig
+
+Name = TypeVar("Name", bound=str)
+
+
+def count_visits(config: ReinforcementConfig) -> int:
+    """Prompts of all steps; the last rollout is whole, since TRL drops a part of one."""
+    rollouts = -(-config.steps // config.minibatches)
+    return rollouts * config.minibatches * config.prompts_per_step
+
+
+def draw_reasoning(prompts: Sequence[Prompt], count: int, config: ReinforcementConfig) -> list[Prompt]:
+    """`count` rule-rewarded prompts, their domains in proportion and shuffled.
+
+    Raises ConfigError for a domain that has no share, DataError if there are no prompts.
+    """
+    domains = sorted({prompt.domain for prompt in prompts if prompt.reward == "rule"})
+    for domain in domains:
+        if domain not in config.domain_shares:
+            raise ConfigError(f"domain_shares has no '{domain}', which has prompts; add it, with 0 to leave it out")
+    parts = share_out(count, {domain: config.domain_shares[domain] for domain in domains})
+    drawn = [
+        prompt
+        for domain, part in parts.items()
+        for prompt in draw_prompts([p for p in prompts if p.domain == domain], "rule", part, config.seed)
+    ]
+    if len(drawn) < count:
+        raise DataError("the train split has no prompts rewarded by 'rule' in a domain with a share; expected some")
+    domain_rng(config.seed, "reasoning", "order").shuffle(drawn)
+    return drawn
+
+
+def draw_prompts(prompts: Sequence[Prompt], source: RewardSource, count: int, seed: int) -> list[Prompt]:
+    """`count` prompts of one set, shuffled; a small set recurs."""
+    available = [prompt for prompt in prompts if prompt.reward == source]
+    if count and not available:
+        raise DataError(f"RL needs prompts rewarded by '{source}'; the train split has none")
+    domain_rng(seed, "mixture", source).shuffle(available)
+    return list(islice(cycle(available), count))
+
+
+def share_out(count: int, shares: Mapping[Name, float]) -> dict[Name, int]:
+    """`count` in proportion to the shares; the parts add up to it unless all shares are 0."""
+    total = sum(shares.values())
+    if not total:
+        return {}
+    bounds = [round(count * part / total) for part in accumulate(shares.values(), initial=0.0)]
+    return {name: end - start for name, (start, end) in zip(shares, pairwise(bounds), strict=True)}
