@@ -57,9 +57,17 @@ def supervise(command: Sequence[str], parent: int) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, stopped)
     if os.getppid() != parent:
         stop(signal.SIGTERM, None)
-    code = child.wait()
+    code = wait_for(child.pid)
     kill_descendants()
     return code if code >= 0 else 128 - code
+
+
+def wait_for(child: int) -> int:
+    """Exit code of `child`, minus a signal. Orphans are reaped: thousands of sandboxed programs leave one each."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
 
 
 def prepare_child() -> None:

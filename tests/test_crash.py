@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.cleaning import collect_garbage
 from pipeline.store import Store
+from pipeline.supervisor import list_children, start_supervised
 from stages.contract import StepError
 from tests.toy_stage import STEPS, run_toy, write_profile
 
@@ -116,6 +117,19 @@ def test_no_process_survives_the_supervisor(folder: Path) -> None:
     wait_until(lambda: not is_alive(step))
     assert "StepError" in error
     os.kill(helper, signal.SIGKILL)
+
+
+@linux_only
+def test_orphans_that_end_are_reaped_while_the_command_runs(tmp_path: Path) -> None:
+    """A sandbox leaves one for each program; a process table has room for some ten thousand."""
+    marker = tmp_path / "marker"
+    command = ["sh", "-c", f"(true &); (true &); (true &); sleep 0.3; touch {marker}; sleep 60"]
+    with (tmp_path / "log").open("w") as log:
+        supervisor = start_supervised(command, log, {})
+    wait_until(marker.exists)
+    wait_until(lambda: [is_alive(pid) for pid in list_children(supervisor.pid)] == [True])
+    supervisor.terminate()
+    assert supervisor.wait(30) == 128 + signal.SIGTERM
 
 
 def test_of_two_runs_at_once_one_publishes_and_one_is_told_why_not(folder: Path) -> None:
