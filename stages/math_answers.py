@@ -1,7 +1,8 @@
 """Extraction and comparison of mathematical answers, strict and without a parser that can hang.
 
 Only one well-formed, final `\\boxed{...}` counts as an answer, and two answers are compared by
-text, then by normalised text, then by exact rational value. Model text is never evaluated.
+text, then by normalised text, then by exact rational value. Model text is never evaluated here; what only
+algebra can tell is left to `stages.math_verifier`.
 """
 
 import re
@@ -9,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
 
 AnswerFormat = Literal["boxed", "gsm8k", "numeric", "letter"]
@@ -16,9 +18,19 @@ AnswerFormat = Literal["boxed", "gsm8k", "numeric", "letter"]
 MAX_TEXT_CHARS = 100_000
 MAX_ANSWER_CHARS = 512
 
+MAX_DEPTH = 12
+MAX_EXPONENT = 300
+LONG_NUMBER = re.compile(r"\d{40}")
+WORDS = re.compile(r"(?:[^\W\d_]{2,}[ .,'-]*)+")
+SEVERAL = re.compile(r"[,;]|\\cup|\\pm|\\mp|\\\{|\[|(?<![a-z\\])(?:or|and)(?![a-z])")
+"""A set, an interval, a list, or a hedge."""
+ENDLESS = re.compile(r"!|\\[dt]?binom|\^\{?[^{}^]*\^|\^\{?[-+(]*\d{4,}|\^\{[^{}]*[*(\\]")
+"""Towers of powers, large exponents, factorials, binomials."""
+
 BOX = re.compile(r"\\boxed(?![A-Za-z])\s*")
 NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 VALUE = re.compile(rf"([-+]?)(?:(\d+) )?\(?([-+]?(?:{NUMBER}))\)?(?:/\(?([-+]?(?:{NUMBER}))\)?)?")
+POWER_OF_TEN = re.compile(r"(?:(.+)(?:\\times|\\cdot|\*))?10\^\{?([-+]?\d{1,9})\}?")
 NUMBER_IN_TEXT = re.compile(r"(?<![A-Za-z0-9_.])-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+(?![\d.]))?")
 LETTER_IN_TEXT = re.compile(r"(?<![A-Za-z0-9_])[A-J](?![A-Za-z0-9_])")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:(,|\{,\}| )\d{3})(?:\1\d{3})*(?![\d,])")
@@ -27,7 +39,7 @@ SIMPLE_REWRITES = (
     (re.compile(r"\\[dt]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"(?<=\d)\s*\\frac"), r" \\frac"),
-    (re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
+    (re.compile(r"\\frac\s*\{\s*([-+]?[\d.]+)\s*\}\s*\{\s*([-+]?[\d.]+)\s*\}"), r"\1/\2"),
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\?\$"), ""),
@@ -74,10 +86,11 @@ def find_closing_brace(text: str, start: int) -> int | None:
     return None
 
 
-def equal_answers(gold: str, answer: str) -> bool:
-    """Whether two answers are equal as text, as normalised text, or as rational numbers.
+def compare_text(gold: str, answer: str) -> bool | None:
+    """Whether two answers are equal as text, as normalised text, or as rational numbers; None if algebra must tell.
 
-    Units, percent signs, sets and alternatives count as text: they must stand in both or in neither.
+    A number is equal to a number alone: no unit, percent sign, set, alternative or sum yet to be done. An answer
+    that is several where the gold one is not, or that makes a short text into a number without end, is wrong.
     """
     if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
         return False
@@ -87,7 +100,33 @@ def equal_answers(gold: str, answer: str) -> bool:
     if left == right:
         return bool(left)
     value = read_number(left)
-    return value is not None and value == read_number(right)
+    if value is not None:
+        return value == read_number(right)
+    return None if may_be_equal(left, right) else False
+
+
+def echoes(question: str, gold: str, answer: str) -> bool:
+    """Whether an answer is an expression that stands in the question and still has to be worked out."""
+    said = "".join(answer.split())
+    if said.isalnum() or said == "".join(gold.split()) or read_number(normalise_answer(answer)) is not None:
+        return False
+    return said in "".join(question.split())
+
+
+def may_be_equal(gold: str, answer: str) -> bool:
+    """Whether a parser should see two normalised answers; words are compared as text alone."""
+    if not gold or not answer or WORDS.fullmatch(gold) or WORDS.fullmatch(answer):
+        return False
+    if any(pattern.search(answer) and not pattern.search(gold) for pattern in (SEVERAL, ENDLESS)):
+        return False
+    if ("%" in gold) != ("%" in answer):
+        return False
+    return LONG_NUMBER.search(answer) is None and max(map(measure_depth, (gold, answer))) <= MAX_DEPTH
+
+
+def measure_depth(text: str) -> int:
+    """How deep brackets are nested."""
+    return max(accumulate((character in "([{") - (character in ")]}") for character in text), default=0)
 
 
 @lru_cache(maxsize=8192)
@@ -102,7 +141,10 @@ def normalise_answer(answer: str) -> str:
 
 
 def read_number(text: str) -> Fraction | None:
-    """Exact value of a normalised integer, decimal, fraction or mixed number; None for anything else."""
+    """Exact value of a normalised integer, decimal, fraction, mixed number or power of ten times one; else None."""
+    if power := POWER_OF_TEN.fullmatch(text):
+        factor, exponent = read_number(power[1] or "1"), int(power[2])
+        return factor * Fraction(10) ** exponent if factor is not None and abs(exponent) <= MAX_EXPONENT else None
     match = VALUE.fullmatch(text)
     if not match:
         return None

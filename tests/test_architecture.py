@@ -18,6 +18,8 @@ LAYERS = (
         "stages.rows",
         "stages.language",
         "stages.math_answers",
+        "stages.math_verifier",
+        "stages.math_worker",
         "stages.measures",
         "stages.problem_files",
         "stages.sandbox",

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from stages.math_answers import MAX_ANSWER_CHARS, equal_answers, extract_boxed, parse_answer
+from stages.math_answers import MAX_ANSWER_CHARS, compare_text, echoes, extract_boxed, parse_answer
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,15 @@ def test_extraction(summary: str, expected: str | None) -> None:
         ("B", "(B)"),
         ("B", r"\text{(B)}"),
         ("42 cm", r"42\text{ cm}"),
+        ("1200", r"1.2 \times 10^3"),
+        ("1200", r"1.2\cdot 10^{3}"),
+        ("0.012", r"1.2\times10^{-2}"),
+        ("10^6", "1,000,000"),
     ],
 )
 def test_equal(gold: str, answer: str) -> None:
-    assert equal_answers(gold, answer)
-    assert equal_answers(answer, gold)
+    assert compare_text(gold, answer) is True
+    assert compare_text(answer, gold) is True
 
 
 @pytest.mark.parametrize(
@@ -104,11 +108,67 @@ def test_equal(gold: str, answer: str) -> None:
         ("1000", "9**9**9**9"),
         ("9" * 600, "9" * 600),
         ("2", "1 1"),
+        ("1", "10^0^0"),
+        ("1", "10^{999999999}"),
     ],
 )
 def test_different(gold: str, answer: str) -> None:
-    assert not equal_answers(gold, answer)
-    assert not equal_answers(answer, gold)
+    assert compare_text(gold, answer) is False
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        (r"\sqrt{2}", "1.414"),
+        (r"2\sqrt{3}", r"\sqrt{12}"),
+        (r"\frac{a+b}{c}", "a+b/c"),
+        ("x=42", "42"),
+        (r"\{1, 2\}", r"\{2, 1\}"),
+        ("(1, 2)", "(2, 1)"),
+        (r"90^\circ", "90"),
+        ("5!x", "120x"),
+    ],
+)
+def test_only_algebra_can_tell(gold: str, answer: str) -> None:
+    assert compare_text(gold, answer) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"9^{9^{9^9}}",
+        "9^9^9",
+        r"\sqrt{2}^{100000}",
+        "(10^9)!",
+        r"\binom{100000000}{10000000}",
+        "9" * 40,
+        r"\sqrt{" * 13 + "2" + "}" * 13,
+        r"\sqrt{2}, \sqrt{3}",
+        r"\sqrt{2} or 3",
+        r"\{\sqrt{2}\}",
+        r"\pm\sqrt{2}",
+        r"[\sqrt{2}, 2]",
+        r"\sqrt{2}\%",
+        "the root of two",
+    ],
+)
+def test_what_no_parser_needs_to_see(answer: str) -> None:
+    assert compare_text(r"\sqrt{2}", answer) is False
+
+
+@pytest.mark.parametrize(
+    ("question", "gold", "answer", "expected"),
+    [
+        (r"Simplify \sqrt{12}.", r"2\sqrt{3}", r"\sqrt{12}", True),
+        (r"Simplify \sqrt {12}.", r"2\sqrt{3}", r"\sqrt{1 2}", True),
+        (r"Simplify \sqrt{12}.", r"2\sqrt{3}", r"2\sqrt{3}", False),
+        (r"Which is larger, \sqrt{2} or \sqrt{3}?", r"\sqrt{3}", r"\sqrt{3}", False),
+        ("Tom has 1/2 a cake.", "0.5", "1/2", False),
+        ("What is x?", "y", "x", False),
+    ],
+)
+def test_echoes(question: str, gold: str, answer: str, expected: bool) -> None:
+    assert echoes(question, gold, answer) is expected
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.language import language_share
-from stages.math_answers import equal_answers, extract_boxed, parse_answer
+from stages.math_answers import compare_text, extract_boxed, parse_answer
 from stages.problem_files import read_problems
 from stages.rows import Prompt
 
@@ -27,7 +27,7 @@ def read_mgsm(language: str) -> list[Prompt]:
 
 def grades_itself(prompt: Prompt) -> bool:
     answer = extract_boxed(f"So the answer is $\\boxed{{{int(prompt.answer):,}}}$.")
-    return answer is not None and equal_answers(prompt.answer, answer)
+    return answer is not None and compare_text(prompt.answer, answer)
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 7473), ("test", 1319)])
@@ -55,7 +55,7 @@ def test_verdicts_on_real_model_solutions_agree_with_their_labels(model: str) ->
     for number, row in enumerate(rows):
         gold = parse_answer(row["ground_truth"], "numeric")
         answer = parse_answer(row[model]["solution"], "numeric")
-        verdict = gold is not None and answer is not None and equal_answers(gold, answer)
+        verdict = gold is not None and answer is not None and compare_text(gold, answer)
         if verdict != row[model]["is_correct"]:
             disagreements.append((number, gold, answer))
     assert len(rows) == 1319

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from stages import domains
 from stages.contract import ConfigError
 from stages.rewards import accuracy, load_reward, reward_names
 from stages.rewards.think_format import has_format
@@ -29,7 +30,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         asked.append((prompt.question, summary))
         return None if summary == "broken" else float(summary == prompt.answer)
 
-    monkeypatch.setattr(accuracy, "load_domain", lambda name: SimpleNamespace(verify=verify))
+    monkeypatch.setattr(domains, "load_domain", lambda name: SimpleNamespace(verify=verify))
     return asked
 
 

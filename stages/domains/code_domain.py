@@ -1,8 +1,11 @@
 """One-line Python functions, graded by running them on hidden inputs in the sandbox."""
 
 import json
+import os
 import random
 import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from stages.domains import Group
@@ -82,6 +85,12 @@ def verify(prompt: Prompt, summary: str) -> float | None:
         return 0.0
     passed = find_sandbox().run_function_tests(source, "f", json.loads(prompt.checks)["cases"])
     return None if passed is None else float(passed)
+
+
+def verify_all(prompts: Sequence[Prompt], summaries: Sequence[str]) -> list[float | None]:
+    """Programs side by side: judging one is waiting for its process."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(verify, prompts, summaries))
 
 
 def final_answer(prompt: Prompt, summary: str) -> str | None:

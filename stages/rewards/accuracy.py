@@ -4,12 +4,10 @@ DeepSeek-R1 (Nature 645, 2025), "Reward design": rewards for maths, code and log
 rules, never from a neural model. Rows that a reward model judges get None.
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from stages.domains import load_domain
+from stages.domains import verify_all
 from stages.rows import Prompt, completion_text, split_completion
 
 
@@ -23,17 +21,16 @@ def reward(completions: Sequence[Any], **columns: Sequence[Any]) -> list[float |
         (id, summary) if source == "rule" else None
         for id, summary, source in zip(columns["id"], summaries, columns["reward"], strict=True)
     ]
-    first_rows = {key: number for number, key in reversed(list(enumerate(keys))) if key and key[1]}
-    questions = [read_prompt(columns, number) for number in first_rows.values()]
-    # Threads pay for code, whose verification waits for a process; the other rules are short.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        scores = pool.map(verify, questions, [summary for _, summary in first_rows])
-        verdicts: dict[tuple[str, str], float | None] = dict(zip(first_rows, scores, strict=True))
+    # Any row of a key serves: all have the same prompt and summary.
+    rows = {key: number for number, key in enumerate(keys) if key and key[1]}
+    domains: dict[str, list[tuple[str, str]]] = {}
+    for key, number in rows.items():
+        domains.setdefault(columns["domain"][number], []).append(key)
+    verdicts: dict[tuple[str, str], float | None] = {}
+    for domain, asked in domains.items():
+        prompts = [read_prompt(columns, rows[key]) for key in asked]
+        verdicts |= zip(asked, verify_all(domain, prompts, [summary for _, summary in asked]), strict=True)
     return [None if key is None else verdicts.get(key, 0.0) for key in keys]
-
-
-def verify(prompt: Prompt, summary: str) -> float | None:
-    return load_domain(prompt.domain).verify(prompt, summary)
 
 
 def read_prompt(columns: Mapping[str, Sequence[Any]], number: int) -> Prompt:
