@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set
 from trl import GRPOConfig
 
 from stages.contract import ConfigError, DataError, Metrics, StepContext
-from stages.rows import Prompt, user_turn
+from stages.rows import Prompt, Row, find_prefill, user_turn
 from stages.training.checkpoints import LogLine, run_trainer, save_policy, shared_arguments, split_batch
 from stages.training.grpo_trainer import CompactGRPOTrainer
 from stages.training.settings import ReinforcementConfig
@@ -40,7 +40,7 @@ def train_grpo(
         model=str(policy),
         args=make_arguments(config, context),
         reward_funcs=list(rewards.values()),
-        train_dataset=Dataset.from_list([prompt.to_row() for prompt in prompts]),
+        train_dataset=Dataset.from_list(make_rows(prompts, tokenizer)),
         processing_class=tokenizer,
     )
     log = run_trainer(trainer, context)
@@ -76,6 +76,12 @@ def make_arguments(config: ReinforcementConfig, context: StepContext) -> GRPOCon
         reward_weights=list(config.reward_weights.values()),
         save_steps=config.save_steps,
     )
+
+
+def make_rows(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """TRL's rows; rewards read the other columns. `prefill` is what the chat template writes of a completion."""
+    rendered = tokenizer.apply_chat_template(user_turn("?"), add_generation_prompt=True, tokenize=False)
+    return [{**prompt.to_row(), "prefill": find_prefill(str(rendered))} for prompt in prompts]
 
 
 def check_sizes(config: ReinforcementConfig) -> None:
