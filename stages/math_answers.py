@@ -55,12 +55,14 @@ def extract_boxed(summary: str) -> str | None:
     """
     if len(summary) > MAX_TEXT_CHARS:
         return None
-    answers = list(find_boxes(clean_text(summary)))
-    if not answers or any(answer is None or not answer.strip() for answer in answers):
+    answers: list[str] = []
+    for answer in find_boxes(clean_text(summary)):
+        if answer is None or not answer.strip():
+            return None
+        answers.append(answer)
+    if len({normalise_answer(answer) for answer in answers}) != 1:
         return None
-    if len({normalise_answer(answer) for answer in answers if answer}) > 1:
-        return None
-    return answers[-1].strip() if answers[-1] else None
+    return answers[-1].strip()
 
 
 def find_boxes(text: str) -> Iterator[str | None]:

@@ -4,17 +4,24 @@ DeepSeek-R1 (Nature 645, 2025), "Reward design": rewards for maths, code and log
 rules, never from a neural model. Rows that a reward model judges get None.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from stages.contract import StepError
 from stages.domains import verify_all
 from stages.rows import Prompt, completion_text, split_completion
 
+MOST_UNJUDGED = 0.2
+FEWEST_JUDGED = 32
+"""Rows below which a share says nothing."""
+LogMetric = Callable[[str, float], None]
 
-def reward(completions: Sequence[Any], **columns: Sequence[Any]) -> list[float | None]:
+
+def reward(completions: Sequence[Any], log_metric: LogMetric | None = None, **columns: Any) -> list[float | None]:
     """Score of each completion; None where the domain cannot judge it or the row is not the rule's.
 
-    Equal summaries of one prompt are judged once.
+    Equal summaries of one prompt are judged once. Raises StepError if more than a fifth of the rule's rows cannot
+    be judged: training would go on with noise.
     """
     summaries = [split_completion(completion_text(completion))[1] for completion in completions]
     keys = [
@@ -30,7 +37,24 @@ def reward(completions: Sequence[Any], **columns: Sequence[Any]) -> list[float |
     for domain, asked in domains.items():
         prompts = [read_prompt(columns, rows[key]) for key in asked]
         verdicts |= zip(asked, verify_all(domain, prompts, [summary for _, summary in asked]), strict=True)
-    return [None if key is None else verdicts.get(key, 0.0) for key in keys]
+    scores = [None if key is None else verdicts.get(key, 0.0) for key in keys]
+    check_verdicts([score for key, score in zip(keys, scores, strict=True) if key], len(rows), log_metric)
+    return scores
+
+
+def check_verdicts(scores: Sequence[float | None], different: int, log_metric: LogMetric | None) -> None:
+    """Reports the share of rows nobody could judge, and of those judged along with an equal one."""
+    if not scores:
+        return
+    unjudged = scores.count(None) / len(scores)
+    if log_metric:
+        log_metric("accuracy/cannot_judge", unjudged)
+        log_metric("accuracy/judged_before", 1 - different / len(scores))
+    if unjudged > MOST_UNJUDGED and len(scores) >= FEWEST_JUDGED:
+        raise StepError(
+            f"{unjudged:.0%} of {len(scores)} answers could not be judged, expected at most {MOST_UNJUDGED:.0%}: the "
+            "verifier or the sandbox fails, or the machine is too busy for their time limits"
+        )
 
 
 def read_prompt(columns: Mapping[str, Sequence[Any]], number: int) -> Prompt:
