@@ -121,7 +121,7 @@ def may_be_equal(gold: str, answer: str) -> bool:
         return False
     if any(pattern.search(answer) and not pattern.search(gold) for pattern in (SEVERAL, ENDLESS)):
         return False
-    if ("%" in gold) != ("%" in answer):
+    if ("%" in gold) != ("%" in answer) or any(text.count("{") != text.count("}") for text in (gold, answer)):
         return False
     return LONG_NUMBER.search(answer) is None and max(map(measure_depth, (gold, answer))) <= MAX_DEPTH
 
