@@ -92,7 +92,7 @@ def measure_pathological(repeats: int) -> None:
         samples = make_mix(512)
         hanging = set(rng.sample(range(len(samples)), len(samples) // 100))
         for n in hanging:
-            samples[n] = Sample(samples[n].group, r"\sqrt{2}", wrap(f"{n}+{repeat}+{SLOW}"))
+            samples[n] = Sample(samples[n].group, r"x\sqrt{2}", wrap(f"x({n}+{repeat}+{SLOW})"))
         began = time.perf_counter()
         verdicts = score_ours(samples)
         seconds.append(time.perf_counter() - began)
@@ -160,11 +160,7 @@ def draw_root(a: int, b: int) -> tuple[str, list[str], list[str]]:
 def make_algebra(count: int) -> list[Sample]:
     """A new expression each time, so that every pair needs a parser and no verdict can be remembered."""
     rng = random.Random(2)
-    return [
-        Sample(n, rf"{n + 2}\sqrt{{{b}}}", wrap(rf"\frac{{{(n + 2) * b}}}{{\sqrt{{{b}}}}}+{rng.randint(0, 1)}"))
-        for n in range(count)
-        for b in [rng.choice((2, 3, 5, 6, 7, 10, 11, 13))]
-    ]
+    return [Sample(n, f"(x+{n})^2", wrap(f"x^2+{2 * n}x+{n * n + rng.randint(0, 1)}")) for n in range(2, count + 2)]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Extraction and comparison of mathematical answers, strict and without a parser that can hang.
 
 Only one well-formed, final `\\boxed{...}` counts as an answer, and two answers are compared by
-text, then by normalised text, then by exact rational value. Model text is never evaluated here; what only
-algebra can tell is left to `stages.math_verifier`.
+text, then by normalised text, then by value. Model text is never evaluated; what only algebra can tell is
+left to `stages.math_verifier`.
 """
 
 import re
@@ -12,6 +12,8 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
+
+from stages.math_values import equal_values
 
 AnswerFormat = Literal["boxed", "gsm8k", "numeric", "letter"]
 
@@ -39,7 +41,7 @@ SIMPLE_REWRITES = (
     (re.compile(r"\\[dt]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"(?<=\d)\s*\\frac"), r" \\frac"),
-    (re.compile(r"\\frac\s*\{\s*([-+]?[\d.]+)\s*\}\s*\{\s*([-+]?[\d.]+)\s*\}"), r"\1/\2"),
+    (re.compile(r"(?<!\^)\\frac\s*\{\s*([-+]?[\d.]+)\s*\}\s*\{\s*([-+]?[\d.]+)\s*\}(?!\^)"), r"\1/\2"),
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\?\$"), ""),
@@ -89,7 +91,7 @@ def find_closing_brace(text: str, start: int) -> int | None:
 
 
 def compare_text(gold: str, answer: str) -> bool | None:
-    """Whether two answers are equal as text, as normalised text, or as rational numbers; None if algebra must tell.
+    """Whether two answers are equal as text, as normalised text, or in value; None if algebra must tell.
 
     A number is equal to a number alone: no unit, percent sign, set, alternative or sum yet to be done. An answer
     that is several where the gold one is not, or that makes a short text into a number without end, is wrong.
@@ -104,7 +106,8 @@ def compare_text(gold: str, answer: str) -> bool | None:
     value = read_number(left)
     if value is not None:
         return value == read_number(right)
-    return None if may_be_equal(left, right) else False
+    same = equal_values(clean_text(gold), clean_text(answer))
+    return same if same is not None or may_be_equal(left, right) else False
 
 
 def echoes(question: str, gold: str, answer: str) -> bool:

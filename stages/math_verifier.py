@@ -30,10 +30,8 @@ WORKER = "stages.math_worker"
 class VerifierLimits:
     """What algebra may use."""
 
-    first_seconds: float = 0.3
-    """Time of a pair at first; nearly all need a hundredth of it."""
-    patient_seconds: float = 3.0
-    """Time of those it was too short for, in a second round."""
+    round_seconds: tuple[float, ...] = (0.25, 1.0, 3.0)
+    """Time of a pair in each round; one it was too short for waits until all others had their turn."""
     batch_seconds: float = 15.0
     """Time of all pairs of one call; what is left then cannot be judged."""
     memory_bytes: int = 2 << 30
@@ -88,9 +86,12 @@ class Verifier:
         """Verdict of each different pair, None for one that could not be judged in time or crashed its worker."""
         deadline = time.monotonic() + self.limits.batch_seconds
         with self.lock:
-            verdicts = self.run_round(dict.fromkeys(pairs), self.limits.first_seconds, deadline)
-            late = [pair for pair, verdict in verdicts.items() if verdict is None]
-            return verdicts | self.run_round(late, self.limits.patient_seconds, deadline)
+            verdicts: Verdicts = dict.fromkeys(pairs)
+            for seconds in self.limits.round_seconds:
+                # What hangs is long more often than not.
+                late = sorted((pair for pair, verdict in verdicts.items() if verdict is None), key=measure_length)
+                verdicts |= self.run_round(late, seconds, deadline)
+            return verdicts
 
     def run_round(self, pairs: Iterable[Pair], seconds: float, deadline: float) -> Verdicts:
         waiting, busy = deque(pairs), dict[Connection, Worker]()
@@ -119,6 +120,10 @@ class Verifier:
     def stop(self) -> None:
         for worker in self.idle:
             worker.stop()
+
+
+def measure_length(pair: Pair) -> int:
+    return sum(map(len, pair))
 
 
 def receive(worker: Worker) -> bool | None:

@@ -18,6 +18,7 @@ LAYERS = (
         "stages.rows",
         "stages.language",
         "stages.math_answers",
+        "stages.math_values",
         "stages.math_verifier",
         "stages.math_worker",
         "stages.measures",
