@@ -16,11 +16,13 @@ LAYERS = (
     (
         "stages.contract",
         "stages.rows",
+        "stages.function_words",
         "stages.language",
         "stages.math_answers",
         "stages.math_verifier",
         "stages.math_worker",
         "stages.measures",
+        "stages.notation",
         "stages.problem_files",
         "stages.sandbox",
         "stages.sandbox_harness",
