@@ -49,6 +49,7 @@ KANA_CHARACTER = re.compile(f"[{KANA}]")
 LATIN = "LATIN"
 CJK = "CJK"
 MIXED = "MIXED"
+VARIABLE = "VARIABLE"
 SCRIPTS = {
     **dict.fromkeys(("en", "de", "fr", "es", "it", "pt", "nl"), LATIN),
     **dict.fromkeys(("ru", "uk", "bg", "sr"), "CYRILLIC"),
@@ -81,7 +82,7 @@ MAX_WITHOUT_VOTES = 7
 """Distinct words; a longer segment without a function word is in none of the known languages."""
 MIN_LEAD = 2
 """Votes by which another language must be ahead of all others; closer ones are left to the classifier."""
-MIN_MARGIN = 8.0
+MIN_MARGIN = 4.0
 """Log-likelihood by which the classifier must place another language above the target."""
 LEAST_LIMIT, DISTINCT_PER_LIMIT = 2, 5
 """A target word counts up to the first, or the number of distinct ones over the second, whichever is more."""
@@ -149,10 +150,11 @@ def count_characters(segments: Iterable[str], target: str, exclude: Collection[s
     told: dict[str, list[str]] = {"ja": [], "zh": []}
     for segment in segments:
         told["ja" if KANA_CHARACTER.search(segment) else "zh"].append(segment)
-    own, words = find_words("\n".join(told.pop(target)), exclude)
-    others, more_words = find_words("\n".join(*told.values()), exclude)
-    words += more_words
-    return make_count(count_each(own), len(others) + len(words) - list(map(script_of_word, words)).count(None))
+    found = {language: find_words("\n".join(parts), exclude) for language, parts in told.items()}
+    own, _ = found[target]
+    scripts = [script_of_word(word) for _, words in found.values() for word in words]
+    other = sum(len(characters) for characters, _ in found.values()) - len(own)
+    return make_count(count_each(own), other + len(scripts) - scripts.count(VARIABLE))
 
 
 def make_count(times: Sequence[int], other: int, undecided: int = 0) -> WordCount:
@@ -168,7 +170,7 @@ def divide_by_script(text: str, script: str, exclude: Collection[str]) -> tuple[
         return words, 0
     scripts = list(map(script_of_word, words))
     own = list(compress(words, map(script.__eq__, scripts)))
-    return own, len(characters) + len(words) - len(own) - scripts.count(None)
+    return own, len(characters) + len(words) - len(own) - scripts.count(VARIABLE)
 
 
 def find_words(text: str, exclude: Collection[str] = ()) -> tuple[str, list[str]]:
@@ -198,11 +200,11 @@ def script_of_language(language: str) -> str:
 
 
 @lru_cache(maxsize=65536)
-def script_of_word(word: str) -> str | None:
-    """Script of a word's letters; MIXED if they differ, None for a variable or point."""
+def script_of_word(word: str) -> str:
+    """Script of a word's letters; MIXED if they differ, VARIABLE for a single letter."""
     scripts = {unicodedata.name(letter, MIXED).split()[0] for letter in word}
     script = scripts.pop() if len(scripts) == 1 else MIXED
-    return None if len(word) == 1 and script in WITH_VARIABLES else script
+    return VARIABLE if len(word) == 1 and script in WITH_VARIABLES else script
 
 
 def closest_language(words: Iterable[str], target: str) -> str:
@@ -243,5 +245,5 @@ def foreign_words(question: str, target: str) -> frozenset[str]:
     """Words of a question that another script writes, such as names; its thoughts may repeat them."""
     script = script_of_language(target)
     characters, words = find_words(clean_text(question))
-    names = [word for word in words if script_of_word(word) != script]
+    names = [word for word in words if script_of_word(word) not in (script, VARIABLE)]
     return frozenset(names).union(characters if script != CJK else "")
