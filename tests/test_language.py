@@ -100,6 +100,15 @@ def test_repetition_does_not_raise_the_share(foreign: str, filler: str, distinct
     assert often == pytest.approx(once) or len(filler.split()) <= 2
 
 
+@pytest.mark.parametrize("filler", ["好", "好的", "我们加三\n", "我们把两个数加起来。"])
+def test_repeated_characters_count_by_their_variety(filler: str) -> None:
+    distinct = len(set(filler) - set("\n。"))
+    share = language_share(GERMAN + "\n" + filler * 1000, "zh")
+    words = count_words(GERMAN, "de").total
+    assert share is not None
+    assert share <= 2 * distinct / (2 * distinct + words)
+
+
 def test_foreign_words_count_as_often_as_they_are_said() -> None:
     assert language_share("We add the two numbers. " + "好" * 95, "en") == pytest.approx(5 / 100)
 
