@@ -155,6 +155,30 @@ def test_names_of_the_question_may_stay_in_their_script() -> None:
     assert reward(completions, **make_columns(prompt, prompt)) == [1.0, pytest.approx(5 / 6)]
 
 
+@pytest.mark.parametrize(
+    ("thoughts", "language", "expected"),
+    [
+        ("先加3：x+3。", "zh", 1.0),
+        ("加 3", "zh", 0.0),
+        ("the the the the", "en", 0.0),
+        ("the and", "fr", 0.0),
+        ("17 + 4 = 21", "en", 0.0),
+    ],
+)
+def test_thoughts_need_two_words_of_the_language(thoughts: str, language: str, expected: float) -> None:
+    columns = make_columns(make_prompt(language=language))
+    assert load_reward("language_consistency")([f"<think>{thoughts}</think>4"], **columns) == [expected]
+
+
+def test_the_language_reward_logs_what_it_could_not_judge() -> None:
+    logged: dict[str, float] = {}
+    columns = make_columns(make_prompt(), make_prompt(), make_prompt(reasoning="none"))
+    completions = ["<think>We add the two. Zebra quux.</think>4", "<think>2 + 2</think>4", "<think></think>Hi"]
+    rewards = load_reward("language_consistency")(completions, **columns, log_metric=logged.__setitem__)
+    assert rewards == [1.0, 0.0, None]
+    assert logged == {"language/undecided": pytest.approx(2 / 6), "language/empty": 0.5}
+
+
 def test_rewards_are_named_as_they_are_logged() -> None:
     for name in ("accuracy", "think_format", "language_consistency"):
         assert name in reward_names()
