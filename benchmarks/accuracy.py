@@ -29,7 +29,6 @@ from stages.rows import Prompt
 GROUP = 16
 THOUGHTS = "We add the two numbers and check each step again, then we simplify the result. " * 50
 """About 4 kB, as a long chain of thought."""
-SLOW = "+".join(rf"\sqrt{{{k}+\sqrt{{{k + 1}+\sqrt{{{k + 3}}}}}}}" for k in range(2, 16))
 Score = Callable[[Sequence["Sample"]], list[float | None]]
 
 
@@ -92,7 +91,7 @@ def measure_pathological(repeats: int) -> None:
         samples = make_mix(512)
         hanging = set(rng.sample(range(len(samples)), len(samples) // 100))
         for n in hanging:
-            samples[n] = Sample(samples[n].group, r"x\sqrt{2}", wrap(f"x({n}+{repeat}+{SLOW})"))
+            samples[n] = Sample(samples[n].group, r"x\sqrt{2}", wrap(rf"(x+\sqrt{{{n}}}+{repeat}y)^{{999}}"))
         began = time.perf_counter()
         verdicts = score_ours(samples)
         seconds.append(time.perf_counter() - began)
