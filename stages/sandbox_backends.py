@@ -23,13 +23,14 @@ from typing import IO, Protocol
 
 from stages import sandbox_harness
 from stages.contract import StepError
-from stages.sandbox_filter import ARCHITECTURES, write_filter
+from stages.sandbox_filter import ARCHITECTURES, DENIED, write_filter
 
 CONFINEMENT = (
     *("--as-pid-1", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--clearenv"),
     *("--cap-drop", "ALL", "--uid", "65534", "--gid", "65534"),
     *("--dev-bind", "/dev/null", "/dev/null", "--size", "16777216", "--tmpfs", "/tmp", "--chdir", "/tmp"),
 )
+ANSWERED_BY_SANDLOCK = {"fork", "vfork", "socket"}
 AS_NOBODY = ("--reuid=65534", "--regid=65534", "--clear-groups")
 
 
@@ -140,7 +141,7 @@ class Sandlock:
             fs_readable=runtime_paths(),
             fs_denied=package_paths(),
             fs_writable=["/dev/null"],
-            extra_deny_syscalls=["memfd_create"],
+            extra_deny_syscalls=sorted(DENIED.keys() - ANSWERED_BY_SANDLOCK),
             max_processes=1,
             max_memory=limits.memory_bytes,
             clean_env=True,
