@@ -211,7 +211,7 @@ def relay(program: Child, checker: Child, deadline: float, max_bytes: int) -> bo
 
 
 def is_line(text: bytes) -> bool:
-    return text.find(b"\n") == len(text) - 1
+    return text.endswith(b"\n") and text.count(b"\n") == 1
 
 
 def strip_lines(text: bytes) -> list[bytes]:

@@ -70,6 +70,9 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
 CLONE = (56, 220)
 CLONE3 = 435
 CLONE_THREAD = 0x00010000
+PRCTL = (157, 167)
+PR_SET_PDEATHSIG = 1
+"""Refused: a program that takes it back would outlive the bubblewrap that started it."""
 FIRST_X32_CALL = 0x40000000
 
 LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_SET, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -91,6 +94,10 @@ def write_filter(machine: str) -> bytes:
             # Its flags are behind a pointer, which no filter can follow; C libraries then fall back to clone.
             refuse(JUMP_EQUAL, CLONE3, errno.ENOSYS),
             *(refuse(JUMP_EQUAL, number, errno.EPERM) for number in numbers if number is not None),
+            instruct(JUMP_EQUAL, PRCTL[column], skip_if_not=4),
+            instruct(LOAD, FIRST_ARGUMENT_OFFSET),
+            refuse(JUMP_EQUAL, PR_SET_PDEATHSIG, errno.EPERM),
+            instruct(RETURN, ALLOW),
             instruct(JUMP_EQUAL, CLONE[column], skip_if=1),
             instruct(RETURN, ALLOW),
             instruct(LOAD, FIRST_ARGUMENT_OFFSET),
