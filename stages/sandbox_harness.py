@@ -11,9 +11,10 @@ An untrusted program never sees an expected output, so whatever it finds in this
 itself is no more than it could have returned. Built-in modules only: start-up time.
 """
 
-from collections.abc import Callable, Iterator
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
-Function = Callable[..., object]
 PASSED, FAILED = "passed", "failed"
 
 
@@ -54,7 +55,7 @@ def unpack(line: str) -> object:
     return value
 
 
-def unpack_next(parts: Iterator[str]) -> object:
+def unpack_next(parts: "Iterator[str]") -> object:
     kind, _, text = next(parts).partition("=")
     constants = {"NoneType=None": None, "bool=True": True, "bool=False": False}
     if f"{kind}={text}" in constants:
@@ -137,7 +138,7 @@ def run_module(name: str, source: str, **given: object) -> dict[str, object]:
     return vars(module)
 
 
-def find_function(source: str, name: str) -> Function:
+def find_function(source: str, name: str) -> "Callable[..., object]":
     function = run_module("program", source)[name]
     assert callable(function)
     return function

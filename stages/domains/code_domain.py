@@ -89,8 +89,8 @@ def verify(prompt: Prompt, summary: str) -> float | None:
 
 
 def verify_all(prompts: Sequence[Prompt], summaries: Sequence[str]) -> list[float | None]:
-    """Programs side by side: judging one is waiting for its process."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    """Programs side by side, two for each core: half of a start is waiting for the kernel to make namespaces."""
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as threads:
         return list(threads.map(verify, prompts, summaries))
 
 
