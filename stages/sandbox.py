@@ -153,8 +153,9 @@ class Sandbox:
             )
         deadline = time.monotonic() + limits.wall_seconds
         with running(self.backend, limits) as program, running(self.backend, limits) as checker:
-            self.prepare(program, "answers", source, tests.function, deadline, limits)
+            # The checker first: a program that is busy must not be what keeps it from starting.
             self.prepare(checker, "checks", tests.script, "", deadline, limits)
+            self.prepare(program, "answers", source, tests.function, deadline, limits)
             return relay(program, checker, deadline, limits.output_bytes)
 
     def prepare(self, child: Child, part: str, source: str, function: str, deadline: float, limits: Limits) -> None:

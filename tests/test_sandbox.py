@@ -304,6 +304,13 @@ def test_without_a_sandbox_the_message_says_what_to_do(monkeypatch: pytest.Monke
         find_sandbox()
 
 
+def test_the_choice_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    find_sandbox.cache_clear()
+    with caplog.at_level("INFO"):
+        sandbox = find_sandbox()
+    assert f"programs run in {sandbox.backend.name}" in caplog.text
+
+
 def test_a_missing_program_is_a_failure_of_the_sandbox() -> None:
     missing = Bubblewrap("/nonexistent/bwrap")
     assert judge(Sandbox(missing), ADD_ONE) is None
