@@ -155,15 +155,16 @@ class Sandbox:
         with running(self.backend, limits) as program, running(self.backend, limits) as checker:
             # The checker first: a program that is busy must not be what keeps it from starting.
             self.prepare(checker, "checks", tests.script, "", deadline, limits)
-            self.prepare(program, "answers", source, tests.function, deadline, limits)
-            return relay(program, checker, deadline, limits.output_bytes)
+            waits = self.prepare(program, "answers", source, tests.function, deadline, limits)
+            return waits and relay(program, checker, deadline, limits.output_bytes)
 
-    def prepare(self, child: Child, part: str, source: str, function: str, deadline: float, limits: Limits) -> None:
-        """Hands a child its part of a dialogue."""
+    def prepare(self, child: Child, part: str, source: str, function: str, deadline: float, limits: Limits) -> bool:
+        """Hands a child its part of a dialogue; whether it then waited to be spoken to."""
         token, request = write_request(part, source, function, [], limits)
         ready = transfer(child, frame(request), deadline, limits.output_bytes, one_line=True)
-        if ready != f"{token}\n".encode():
+        if not ready.startswith(f"{token}\n".encode()):
             raise SandboxError(f"{self.backend.name} did not start a program")
+        return is_line(ready)
 
     def start_program(
         self,

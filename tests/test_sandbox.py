@@ -25,6 +25,7 @@ from stages.sandbox_backends import (
     Sandlock,
     available_backends,
     finish_process,
+    transfer,
 )
 from stages.sandbox_harness import encode, pack, unpack
 
@@ -382,6 +383,18 @@ SUM = "def f(values, *, start=0):\n    return sum(values) + start"
 )
 def test_assertion_scripts(sandbox: Sandbox, source: str, script: str, passes: bool) -> None:
     assert sandbox.judge(source, AssertionScript("f", script), FAST) is passes
+
+
+def test_a_program_that_speaks_before_it_is_asked_is_wrong(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_late(child: Child, message: bytes, *limits: Any, **options: Any) -> bytes:
+        os.write(child.stdin.fileno(), message)
+        time.sleep(0.3)
+        return transfer(child, b"", *limits, **options)
+
+    monkeypatch.setattr(sandbox_module, "transfer", read_late)
+    source = "import os\nos.write(4, b'x\\n')\ndef f(x): return x"
+    assert sandbox.judge(source, AssertionScript("f", "assert candidate(1) == 1"), FAST) is False
+    assert sandbox.judge("def f(x): return x", AssertionScript("f", "assert candidate(1) == 1")) is True
 
 
 def test_a_broken_script_is_not_the_program_s_fault() -> None:
