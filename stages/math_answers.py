@@ -29,6 +29,10 @@ SEVERAL = re.compile(r"[,;]|\\cup|\\pm|\\mp|\\\{|\[|(?<![a-z\\])(?:or|and)(?![a-
 ENDLESS = re.compile(r"!|\\[dt]?binom|\^\{?[^{}^]*\^|\^\{?[-+(]*\d{4,}|\^\{[^{}]*[*(\\]")
 """Towers of powers, large exponents, factorials, binomials."""
 
+HIDDEN = re.compile(
+    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u00ad\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u206f\\ufeff\\ud800-\\udfff]"
+)
+
 BOX = re.compile(r"\\boxed(?![A-Za-z])\s*")
 NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 VALUE = re.compile(rf"([-+]?)(?:(\d+) )?\(?([-+]?(?:{NUMBER}))\)?(?:/\(?([-+]?(?:{NUMBER}))\)?)?")
@@ -158,6 +162,11 @@ def read_number(text: str) -> Fraction | None:
         return None
     value = Fraction(whole or 0) + Fraction(top) / Fraction(bottom or 1)
     return -value if sign == "-" else value
+
+
+def has_hidden(text: str) -> bool:
+    """Whether a text has characters that nobody sees and `clean_text` removes."""
+    return HIDDEN.search(text) is not None
 
 
 def clean_text(text: str) -> str:

@@ -53,9 +53,10 @@ def test_accuracy_judges_equal_summaries_of_a_prompt_once(judged: list[tuple[str
 def test_accuracy_reports_what_nobody_could_judge(judged: list[tuple[str, str]]) -> None:
     metrics: dict[str, float] = {}
     columns = make_columns(*[make_prompt()] * 4, make_prompt(reward="helpful"))
-    completions = ["<think>a</think>4", "<think>b</think>4", "<think>a</think>broken", "<think>a</think>5", "5"]
+    completions = ["<think>a</think>4", "<think>b</think>4", "<think>a</think>broken", "<think>a</think>5\u200b", "5"]
     accuracy.reward(completions, log_metric=metrics.__setitem__, **columns)
-    assert metrics == {"accuracy/cannot_judge": 0.25, "accuracy/judged_before": 0.25}
+    shares = {"cannot_judge": 0.25, "judged_before": 0.25, "hidden_characters": 0.25}
+    assert metrics == {f"accuracy/{name}": share for name, share in shares.items()}
 
 
 def test_accuracy_stops_when_too_many_cannot_be_judged(judged: list[tuple[str, str]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from stages.contract import StepError
 from stages.domains import verify_all
+from stages.math_answers import has_hidden
 from stages.rows import Prompt, completion_text, split_completion
 
 MOST_UNJUDGED = 0.2
@@ -38,18 +39,18 @@ def reward(completions: Sequence[Any], log_metric: LogMetric | None = None, **co
         prompts = [read_prompt(columns, rows[key]) for key in asked]
         verdicts |= zip(asked, verify_all(domain, prompts, [summary for _, summary in asked]), strict=True)
     scores = [None if key is None else verdicts.get(key, 0.0) for key in keys]
-    check_verdicts([score for key, score in zip(keys, scores, strict=True) if key], len(rows), log_metric)
+    judged = [score for key, score in zip(keys, scores, strict=True) if key]
+    if log_metric and judged:
+        log_metric("accuracy/cannot_judge", judged.count(None) / len(judged))
+        log_metric("accuracy/judged_before", 1 - len(rows) / len(judged))
+        log_metric("accuracy/hidden_characters", sum(has_hidden(key[1]) for key in keys if key) / len(judged))
+    check_verdicts(judged)
     return scores
 
 
-def check_verdicts(scores: Sequence[float | None], different: int, log_metric: LogMetric | None) -> None:
-    """Reports the share of rows nobody could judge, and of those judged along with an equal one."""
-    if not scores:
-        return
-    unjudged = scores.count(None) / len(scores)
-    if log_metric:
-        log_metric("accuracy/cannot_judge", unjudged)
-        log_metric("accuracy/judged_before", 1 - different / len(scores))
+def check_verdicts(scores: Sequence[float | None]) -> None:
+    """Raises StepError if too many rows could not be judged."""
+    unjudged = scores.count(None) / max(1, len(scores))
     if unjudged > MOST_UNJUDGED and len(scores) >= FEWEST_JUDGED:
         raise StepError(
             f"{unjudged:.0%} of {len(scores)} answers could not be judged, expected at most {MOST_UNJUDGED:.0%}: the "
