@@ -204,9 +204,10 @@ def mix_prompts(prompts: Sequence[Prompt], config: AllScenarioRLConfig) -> list[
     parts = share_out(count_visits(config) - early, config.shares)
     rules = draw_reasoning(prompts, early + parts.get("rule", 0), config)
     mixed = rules[early:]
+    rng = domain_rng(config.seed, "all_scenario_rl", "order")
     for source in get_args(Preference):
-        mixed += draw_prompts(prompts, source, parts.get(source, 0), config.seed)
-    domain_rng(config.seed, "all_scenario_rl", "order").shuffle(mixed)
+        mixed += draw_prompts(prompts, source, parts.get(source, 0), rng)
+    rng.shuffle(mixed)
     return rules[:early] + mixed
 
 

@@ -1,5 +1,6 @@
 """Which prompts RL visits, in order: each set and each reasoning domain in its proportion, small ones recurring."""
 
+import random
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, cycle, islice, pairwise
 from typing import TypeVar
@@ -23,6 +24,9 @@ def draw_reasoning(prompts: Sequence[Prompt], count: int, config: ReinforcementC
 
     Raises ConfigError for a domain that has no share, DataError if there are no prompts.
     """
+    rng = domain_rng(config.seed, "reasoning_rl", "order")
+    if not config.domain_shares:
+        return draw_prompts(prompts, "rule", count, rng)
     domains = sorted({prompt.domain for prompt in prompts if prompt.reward == "rule"})
     for domain in domains:
         if domain not in config.domain_shares:
@@ -31,20 +35,20 @@ def draw_reasoning(prompts: Sequence[Prompt], count: int, config: ReinforcementC
     drawn = [
         prompt
         for domain, part in parts.items()
-        for prompt in draw_prompts([p for p in prompts if p.domain == domain], "rule", part, config.seed)
+        for prompt in draw_prompts([p for p in prompts if p.domain == domain], "rule", part, rng)
     ]
     if len(drawn) < count:
         raise DataError("the train split has no prompts rewarded by 'rule' in a domain with a share; expected some")
-    domain_rng(config.seed, "reasoning", "order").shuffle(drawn)
+    rng.shuffle(drawn)
     return drawn
 
 
-def draw_prompts(prompts: Sequence[Prompt], source: RewardSource, count: int, seed: int) -> list[Prompt]:
+def draw_prompts(prompts: Sequence[Prompt], source: RewardSource, count: int, rng: random.Random) -> list[Prompt]:
     """`count` prompts of one set, shuffled; a small set recurs."""
     available = [prompt for prompt in prompts if prompt.reward == source]
     if count and not available:
         raise DataError(f"RL needs prompts rewarded by '{source}'; the train split has none")
-    domain_rng(seed, "mixture", source).shuffle(available)
+    rng.shuffle(available)
     return list(islice(cycle(available), count))
 
 

@@ -1,5 +1,6 @@
 """Which prompts RL visits: in what proportion, in what order, and how many."""
 
+import random
 from collections import Counter
 
 import pytest
@@ -30,8 +31,15 @@ def test_a_domain_can_be_left_out() -> None:
     assert {prompt.domain for prompt in draw_reasoning(PROMPTS, 20, config)} == {"math"}
 
 
+def test_without_shares_each_prompt_is_drawn_as_often_as_any_other() -> None:
+    config = CONFIG.model_copy(update={"domain_shares": {}})
+    drawn = draw_reasoning([*make_prompts("math", 30), *make_prompts("stem", 10), *PROMPTS[30:60]], 40, config)
+    assert Counter(prompt.domain for prompt in drawn) == {"math": 30, "stem": 10}
+    assert {prompt.domain for prompt in drawn[:12]} == {"math", "stem"}
+
+
 def test_a_small_set_recurs_each_prompt_as_often_as_the_others() -> None:
-    visits = Counter(prompt.id for prompt in draw_prompts(make_prompts("math", 3), "rule", 8, 0))
+    visits = Counter(prompt.id for prompt in draw_prompts(make_prompts("math", 3), "rule", 8, random.Random(0)))
     assert sorted(visits.values()) == [2, 3, 3]
 
 

@@ -98,7 +98,8 @@ class ReinforcementConfig(StepConfig):
     domain_shares: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default={"math": 26.0, "code": 17.0, "stem": 22.0, "logic": 15.0}
     )
-    """Rule-rewarded prompts by domain, in proportion (R1 v2 Table 4, in thousands)."""
+    """Rule-rewarded prompts by domain, in proportion (R1 v2 Table 4, in thousands); empty = each prompt as often as
+    any other."""
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of the rollouts (paper: 1.0; 0.7 in stage 4)."""
     max_completion_length: int = Field(default=32768, ge=1)
