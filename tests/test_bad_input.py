@@ -75,7 +75,7 @@ def test_a_split_that_is_missing_or_would_be_empty(tmp_path: Path) -> None:
 def test_a_prompt_longer_than_the_context_is_refused(micro_base: Path, tmp_path: Path) -> None:
     prompts = [*micro_model.make_prompts("math", 4), Prompt("math-train-x", "math", "en", "1" * 400, "5")]
     write_rows([prompt.to_row() for prompt in prompts], tmp_path / "prompts", "train")
-    config = ReasoningRLConfig(steps=2, prompts_per_step=2, num_generations=2, minibatches=1)
+    config = ReasoningRLConfig(steps=3, prompts_per_step=2, num_generations=2, minibatches=1)
     context = micro_model.make_context(tmp_path, policy=micro_base, prompts=tmp_path / "prompts")
     with pytest.raises(DataError, match=r"longest prompt has 40[0-9] tokens, expected less than .* context of 384"):
         train_reasoning_rl(config, context)
