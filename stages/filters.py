@@ -69,7 +69,7 @@ def is_readable(candidate: Candidate) -> bool:
 def keep_correct(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Those their domain's rule accepts, judged in one batch so that programs run side by side."""
     rows = [candidate.prompt.to_row() for candidate in candidates]
-    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
     prompts = columns.pop("prompt", [])
     verdicts = accuracy.reward([c.text for c in candidates], prompts=prompts, **columns) if rows else []
     return [candidate for candidate, verdict in zip(candidates, verdicts, strict=True) if verdict == 1.0]

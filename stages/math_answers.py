@@ -1,7 +1,8 @@
 """Extraction and comparison of mathematical answers, strict and without a parser that can hang.
 
 Only one well-formed, final `\\boxed{...}` counts as an answer, and two answers are compared by
-text, then by normalised text, then by exact rational value. Model text is never evaluated.
+text, then by normalised text, then by value. Model text is never evaluated; what only algebra can tell is
+left to `stages.math_verifier`.
 """
 
 import re
@@ -9,16 +10,33 @@ import unicodedata
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
+
+from stages.math_values import equal_values
 
 AnswerFormat = Literal["boxed", "gsm8k", "numeric", "letter"]
 
 MAX_TEXT_CHARS = 100_000
 MAX_ANSWER_CHARS = 512
 
+MAX_DEPTH = 12
+MAX_EXPONENT = 300
+LONG_NUMBER = re.compile(r"\d{40}")
+WORDS = re.compile(r"(?:[^\W\d_]{2,}[ .,'-]*)+")
+SEVERAL = re.compile(r"[,;]|\\cup|\\pm|\\mp|\\\{|\[|(?<![a-z\\])(?:or|and)(?![a-z])")
+"""A set, an interval, a list, or a hedge."""
+ENDLESS = re.compile(r"!|\\[dt]?binom|\^\{?[^{}^]*\^|\^\{?[-+(]*\d{4,}|\^\{[^{}]*[*(\\]")
+"""Towers of powers, large exponents, factorials, binomials."""
+
+HIDDEN = re.compile(
+    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u00ad\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u206f\\ufeff\\ud800-\\udfff]"
+)
+
 BOX = re.compile(r"\\boxed(?![A-Za-z])\s*")
 NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 VALUE = re.compile(rf"([-+]?)(?:(\d+) )?\(?([-+]?(?:{NUMBER}))\)?(?:/\(?([-+]?(?:{NUMBER}))\)?)?")
+POWER_OF_TEN = re.compile(r"(?:(.+)(?:\\times|\\cdot|\*))?10\^\{?([-+]?\d{1,9})\}?")
 NUMBER_IN_TEXT = re.compile(r"(?<![A-Za-z0-9_.])-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+(?![\d.]))?")
 LETTER_IN_TEXT = re.compile(r"(?<![A-Za-z0-9_])[A-J](?![A-Za-z0-9_])")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:(,|\{,\}| )\d{3})(?:\1\d{3})*(?![\d,])")
@@ -27,7 +45,7 @@ SIMPLE_REWRITES = (
     (re.compile(r"\\[dt]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"(?<=\d)\s*\\frac"), r" \\frac"),
-    (re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
+    (re.compile(r"(?<!\^)\\frac\s*\{\s*([-+]?[\d.]+)\s*\}\s*\{\s*([-+]?[\d.]+)\s*\}(?!\^)"), r"\1/\2"),
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\?\$"), ""),
@@ -43,12 +61,14 @@ def extract_boxed(summary: str) -> str | None:
     """
     if len(summary) > MAX_TEXT_CHARS:
         return None
-    answers = list(find_boxes(clean_text(summary)))
-    if not answers or any(answer is None or not answer.strip() for answer in answers):
+    answers: list[str] = []
+    for answer in find_boxes(clean_text(summary)):
+        if answer is None or not answer.strip():
+            return None
+        answers.append(answer)
+    if len({normalise_answer(answer) for answer in answers}) != 1:
         return None
-    if len({normalise_answer(answer) for answer in answers if answer}) > 1:
-        return None
-    return answers[-1].strip() if answers[-1] else None
+    return answers[-1].strip()
 
 
 def find_boxes(text: str) -> Iterator[str | None]:
@@ -74,10 +94,11 @@ def find_closing_brace(text: str, start: int) -> int | None:
     return None
 
 
-def equal_answers(gold: str, answer: str) -> bool:
-    """Whether two answers are equal as text, as normalised text, or as rational numbers.
+def compare_text(gold: str, answer: str) -> bool | None:
+    """Whether two answers are equal as text, as normalised text, or in value; None if algebra must tell.
 
-    Units, percent signs, sets and alternatives count as text: they must stand in both or in neither.
+    A number is equal to a number alone: no unit, percent sign, set, alternative or sum yet to be done. An answer
+    that is several where the gold one is not, or that makes a short text into a number without end, is wrong.
     """
     if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
         return False
@@ -87,7 +108,34 @@ def equal_answers(gold: str, answer: str) -> bool:
     if left == right:
         return bool(left)
     value = read_number(left)
-    return value is not None and value == read_number(right)
+    if value is not None:
+        return value == read_number(right)
+    same = equal_values(clean_text(gold), clean_text(answer))
+    return same if same is not None or may_be_equal(left, right) else False
+
+
+def echoes(question: str, gold: str, answer: str) -> bool:
+    """Whether an answer is an expression that stands in the question and still has to be worked out."""
+    said = "".join(answer.split())
+    if said.isalnum() or said == "".join(gold.split()) or read_number(normalise_answer(answer)) is not None:
+        return False
+    return said in "".join(question.split())
+
+
+def may_be_equal(gold: str, answer: str) -> bool:
+    """Whether a parser should see two normalised answers; words are compared as text alone."""
+    if not gold or not answer or WORDS.fullmatch(gold) or WORDS.fullmatch(answer):
+        return False
+    if any(pattern.search(answer) and not pattern.search(gold) for pattern in (SEVERAL, ENDLESS)):
+        return False
+    if ("%" in gold) != ("%" in answer) or any(text.count("{") != text.count("}") for text in (gold, answer)):
+        return False
+    return LONG_NUMBER.search(answer) is None and max(map(measure_depth, (gold, answer))) <= MAX_DEPTH
+
+
+def measure_depth(text: str) -> int:
+    """How deep brackets are nested."""
+    return max(accumulate((character in "([{") - (character in ")]}") for character in text), default=0)
 
 
 @lru_cache(maxsize=8192)
@@ -102,7 +150,10 @@ def normalise_answer(answer: str) -> str:
 
 
 def read_number(text: str) -> Fraction | None:
-    """Exact value of a normalised integer, decimal, fraction or mixed number; None for anything else."""
+    """Exact value of a normalised integer, decimal, fraction, mixed number or power of ten times one; else None."""
+    if power := POWER_OF_TEN.fullmatch(text):
+        factor, exponent = read_number(power[1] or "1"), int(power[2])
+        return factor * Fraction(10) ** exponent if factor is not None and abs(exponent) <= MAX_EXPONENT else None
     match = VALUE.fullmatch(text)
     if not match:
         return None
@@ -111,6 +162,11 @@ def read_number(text: str) -> Fraction | None:
         return None
     value = Fraction(whole or 0) + Fraction(top) / Fraction(bottom or 1)
     return -value if sign == "-" else value
+
+
+def has_hidden(text: str) -> bool:
+    """Whether a text has characters that nobody sees and `clean_text` removes."""
+    return HIDDEN.search(text) is not None
 
 
 def clean_text(text: str) -> str:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stages.contract import ConfigError, Metrics, Step, StepConfig, StepContext
 from stages.decontamination import find_contaminated
-from stages.domains import domain_rng, load_domain
-from stages.problem_files import read_problems, write_quarantine
+from stages.domains import domain_rng, load_domain, verify_all
+from stages.problem_files import BadRow, read_problems, write_quarantine
 from stages.rows import Prompt, Split, write_rows
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -103,9 +103,22 @@ def _load_split(
     prompts, bad = read_problems(
         Path(file.path), file.columns, file.answer_format, domain=name, language=file.language, split=split
     )
-    if bad:
-        write_quarantine(bad, output_dir / "quarantine" / f"{name}-{split}.jsonl")
-    return prompts[: count or None], Path(file.path).name, len(bad)
+    gradable, ungradable = split_gradable(name, prompts)
+    if bad or ungradable:
+        write_quarantine([*bad, *ungradable], output_dir / "quarantine" / f"{name}-{split}.jsonl")
+    return gradable[: count or None], Path(file.path).name, len(bad) + len(ungradable)
+
+
+def split_gradable(name: str, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[BadRow]]:
+    """Prompts whose gold answer the domain's rule accepts as right, and the others: nobody could ever earn them."""
+    verdicts = verify_all(name, prompts, [f"\\boxed{{{prompt.answer}}}" for prompt in prompts])
+    gradable = [prompt for prompt, verdict in zip(prompts, verdicts, strict=True) if verdict == 1.0]
+    ungradable = [
+        BadRow(number, f"the gold answer '{prompt.answer}' cannot be graded", prompt.question[:2000])
+        for number, (prompt, verdict) in enumerate(zip(prompts, verdicts, strict=True), 1)
+        if verdict != 1.0
+    ]
+    return gradable, ungradable
 
 
 def _check_distinct(name: str, split: Split, prompts: Sequence[Prompt]) -> None:

@@ -84,6 +84,12 @@ def split_completion(text: str) -> tuple[str, str]:
     return thoughts.removeprefix(THINK_OPEN).strip(), summary.strip() if closed else ""
 
 
+def find_prefill(rendered: str) -> str:
+    """What a chat template has written of the completion itself: a think tag at the end of a rendered prompt."""
+    text = rendered.rstrip()
+    return rendered[len(text) - len(THINK_OPEN) :] if text.endswith(THINK_OPEN) else ""
+
+
 def write_rows(rows: Sequence[Row], folder: Path, split: str, rows_per_shard: int = 50_000) -> None:
     """Writes `data/<split>-*.parquet` (zstd) below `folder`, in the order given.
 

@@ -1,7 +1,8 @@
 import pytest
 
 from stages.contract import DataError
-from stages.language import foreign_words, language_share
+from stages.language import count_words, foreign_words, language_share
+from stages.notation import MAX_CHARACTERS
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,122 @@ def test_words_that_the_question_writes_in_another_script_are_left_out() -> None
     assert names == {"tom", "ann"}
     assert language_share("Tom 有苹果。TOM", "zh", exclude=names) == 1.0
     assert foreign_words("Tom has 5 apples.", "en") == frozenset()
+
+
+GERMAN = "Zuerst addieren wir die beiden Zahlen, dann teilen wir das Ergebnis durch die Anzahl der Kinder. "
+CHINESE = "首先我们把两个数加起来，然后用结果除以孩子的人数。"
+
+
+@pytest.mark.parametrize("foreign", [GERMAN, CHINESE])
+@pytest.mark.parametrize(
+    ("filler", "distinct"),
+    [
+        ("the ", 1),
+        ("the of ", 2),
+        ("the\n", 1),
+        ("we add the two numbers and get the sum\n", 8),
+        ("We add the two numbers. Then we divide the sum by three. ", 9),
+    ],
+)
+def test_repetition_does_not_raise_the_share(foreign: str, filler: str, distinct: int) -> None:
+    once = language_share(f"{foreign}\n{filler}", "en")
+    often = language_share(f"{foreign}\n{filler * 1000}", "en")
+    words = count_words(foreign, "de" if foreign == GERMAN else "zh").total
+    assert once is not None and often is not None
+    assert often <= 2 * distinct / (2 * distinct + words)
+    assert often == pytest.approx(once) or len(filler.split()) <= 2
+
+
+@pytest.mark.parametrize("filler", ["好", "好的", "我们加三\n", "我们把两个数加起来。"])
+def test_repeated_characters_count_by_their_variety(filler: str) -> None:
+    distinct = len(set(filler) - set("\n。"))
+    share = language_share(GERMAN + "\n" + filler * 1000, "zh")
+    words = count_words(GERMAN, "de").total
+    assert share is not None
+    assert share <= 2 * distinct / (2 * distinct + words)
+
+
+def test_foreign_words_count_as_often_as_they_are_said() -> None:
+    assert language_share("We add the two numbers. " + "好" * 95, "en") == pytest.approx(5 / 100)
+
+
+def test_a_sentence_of_no_known_language_is_not_in_the_target() -> None:
+    polish = "Następnie dodajemy wszystkie jabłka zebrane wczoraj przez naszych sąsiadów."
+    count = count_words(f"We add all the apples. {polish}", "en")
+    assert (count.target, count.other, count.undecided) == (5, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        (
+            "it",
+            "Prima sommiamo i due numeri. Poi dividiamo il risultato per tre. Quindi ogni bambino riceve nove mele.",
+        ),
+        ("pt", "Primeiro somamos os dois números. Depois dividimos o resultado por três. Então cada um recebe nove."),
+        ("nl", "Eerst tellen we de twee getallen op. Daarna delen we de uitkomst door drie. Elk kind krijgt er negen."),
+    ],
+)
+def test_languages_without_real_problems(language: str, text: str) -> None:
+    shares = {target: language_share(text, target) for target in ("en", "de", "fr", "es", "it", "pt", "nl")}
+    assert shares == {target: float(target == language) for target in shares}
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "words"),
+    [
+        ("हिन्दी में गणित की किताब", "hi", 5),
+        ("ไทย", "th", 3),
+        ("مُحَمَّد كتاب", "ar", 2),
+        ("사과 다섯 개", "ko", 3),
+        ("app\u200ble \u202epears", "en", 2),
+        ("ｶﾞﾗｽ", "ja", 3),
+    ],
+)
+def test_words_of_other_scripts_are_whole(text: str, target: str, words: int) -> None:
+    count = count_words(text, target)
+    assert (count.total, count.share) == (words, 1.0)
+
+
+def test_prose_between_dollar_signs_is_prose() -> None:
+    assert language_share("二 $wir addieren dann drei$", "zh") == pytest.approx(1 / 5)
+    assert language_share("two $然后加三$", "en") == pytest.approx(1 / 5)
+    assert language_share("五 $5 for milk. 五 3$", "zh") == pytest.approx(2 / 4)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "\0",
+        "\ud800",
+        "a",
+        "の",
+        "a'",
+        "\u0301\u0327",
+        "\ufdfa",
+        "$",
+        "$a ",
+        "```",
+        "`",
+        "\\[",
+        "\\(x\\[$",
+        "\\begin{a}",
+        "\\a{",
+        "{",
+        "www.",
+        "...",
+        "<think>",
+    ],
+)
+@pytest.mark.parametrize("target", ["en", "zh"])
+def test_ten_megabytes_of_anything_are_read(unit: str, target: str) -> None:
+    count = count_words(unit * (10_000_000 // len(unit)), target)
+    assert count.undecided <= count.total
+    assert count.target <= MAX_CHARACTERS
+
+
+def test_what_follows_the_characters_that_are_read_does_not_count() -> None:
+    assert language_share("五个苹果。" + " " * MAX_CHARACTERS + "apples", "zh") == 1.0
 
 
 def test_repeating_one_word_earns_no_more_than_the_full_share() -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from stages.contract import ConfigError, DataError, Metrics, StepContext
 from stages.decontamination import find_contaminated
-from stages.prompts import SPLITS, DomainConfig, ProblemFile, PromptsConfig, make_prompts
+from stages.prompts import SPLITS, DomainConfig, ProblemFile, PromptsConfig, make_prompts, split_gradable
 from stages.rows import Prompt, read_prompts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,3 +105,13 @@ def test_too_many_malformed_rows_stop_the_step(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 of 52 rows cannot be used, expected at most 1%; the first is line 3"):
         run(tmp_path / "out", math=DomainConfig(files={"test": file}))
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_ungradable_answers_are_told_apart() -> None:
+    prompts = [Prompt(f"math-train-{n}", "math", "en", "What is it?", gold) for n, gold in enumerate(("42", "4}2", ""))]
+    gradable, ungradable = split_gradable("math", prompts)
+    assert [prompt.answer for prompt in gradable] == ["42"]
+    assert [(row.line, row.reason) for row in ungradable] == [
+        (2, "the gold answer '4}2' cannot be graded"),
+        (3, "the gold answer '' cannot be graded"),
+    ]

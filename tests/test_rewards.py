@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 
-from stages.contract import ConfigError
+from stages import domains
+from stages.contract import ConfigError, StepError
 from stages.rewards import accuracy, load_reward, reward_names
 from stages.rewards.think_format import has_format
-from stages.rows import Prompt, Row, assistant_turn
+from stages.rows import Prompt, Row, assistant_turn, find_prefill
 
 
 def make_columns(*prompts: Prompt) -> dict[str, list[Any]]:
@@ -29,7 +30,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         asked.append((prompt.question, summary))
         return None if summary == "broken" else float(summary == prompt.answer)
 
-    monkeypatch.setattr(accuracy, "load_domain", lambda name: SimpleNamespace(verify=verify))
+    monkeypatch.setattr(domains, "load_domain", lambda name: SimpleNamespace(verify=verify))
     return asked
 
 
@@ -47,6 +48,58 @@ def test_accuracy_judges_equal_summaries_of_a_prompt_once(judged: list[tuple[str
     completions = [assistant_turn(f"<think>{n}</think> 4 ") for n in range(3)]
     assert accuracy.reward(completions, **columns) == [1.0, 1.0, 0.0]
     assert len(judged) == 2
+
+
+def test_accuracy_reports_what_nobody_could_judge(judged: list[tuple[str, str]]) -> None:
+    metrics: dict[str, float] = {}
+    columns = make_columns(*[make_prompt()] * 4, make_prompt(reward="helpful"))
+    completions = ["<think>a</think>4", "<think>b</think>4", "<think>a</think>broken", "<think>a</think>5\u200b", "5"]
+    accuracy.reward(completions, log_metric=metrics.__setitem__, **columns)
+    shares = {"cannot_judge": 0.25, "judged_before": 0.25, "hidden_characters": 0.25}
+    assert metrics == {f"accuracy/{name}": share for name, share in shares.items()}
+
+
+def test_accuracy_stops_when_too_many_cannot_be_judged(judged: list[tuple[str, str]]) -> None:
+    completions = [f"<think>a</think>{'broken' if n < 8 else '4'}" for n in range(32)]
+    with pytest.raises(StepError, match="25% of 32 answers could not be judged, expected at most 20%"):
+        accuracy.reward(completions, **make_columns(*[make_prompt()] * 32))
+    assert accuracy.reward(completions[:20], **make_columns(*[make_prompt()] * 20)).count(None) == 8
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(0, 0.0), (80, 0.0), (90, -0.5), (100, -1.0), (120, -1.0)])
+def test_overlong(tokens: int, expected: float) -> None:
+    columns = {"completion_ids": [[7] * tokens], "max_completion_length": [100]}
+    assert load_reward("overlong")(["text"], **columns) == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(0, 0.0), (25, -0.25), (100, -1.0)])
+def test_length(tokens: int, expected: float) -> None:
+    columns = {"completion_ids": [[7] * tokens], "max_completion_length": [100]}
+    assert load_reward("length")(["text"], **columns) == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [([], 0.0), ([1, 2, 3], 0.0), ([1, 2, 3, 4, 5], 0.0), ([1] * 8, -0.8), ([1, 2, 3, 4] * 2, -0.2)],
+)
+def test_repetition(ids: list[int], expected: float) -> None:
+    assert load_reward("repetition")(["text"], completion_ids=[ids]) == [pytest.approx(expected)]
+
+
+def test_a_tag_that_the_template_wrote_counts(judged: list[tuple[str, str]]) -> None:
+    columns = make_columns(make_prompt(), make_prompt(), make_prompt())
+    completions = ["\n2 + 2\n</think>4", "<think>2 + 2</think>4", "2 + 2"]
+    reward = load_reward("think_format")
+    assert reward(completions, prefill=["<think>\n"] * 3, **columns) == [1.0, 0.0, 0.0]
+    assert reward(completions, **columns) == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("rendered", "prefill"),
+    [("<user>hi<assistant><think>\n", "<think>\n"), ("<assistant><think>", "<think>"), ("<assistant>", ""), ("", "")],
+)
+def test_what_a_template_writes_of_a_completion(rendered: str, prefill: str) -> None:
+    assert find_prefill(rendered) == prefill
 
 
 @pytest.mark.parametrize(
@@ -101,6 +154,30 @@ def test_names_of_the_question_may_stay_in_their_script() -> None:
     prompt = make_prompt(language="zh", question="Tom 有两个苹果")
     completions = ["<think>Tom 有两个苹果</think>2", "<think>Ann 有两个苹果</think>2"]
     assert reward(completions, **make_columns(prompt, prompt)) == [1.0, pytest.approx(5 / 6)]
+
+
+@pytest.mark.parametrize(
+    ("thoughts", "language", "expected"),
+    [
+        ("先加3：x+3。", "zh", 1.0),
+        ("加 3", "zh", 0.0),
+        ("the the the the", "en", 0.0),
+        ("the and", "fr", 0.0),
+        ("17 + 4 = 21", "en", 0.0),
+    ],
+)
+def test_thoughts_need_two_words_of_the_language(thoughts: str, language: str, expected: float) -> None:
+    columns = make_columns(make_prompt(language=language))
+    assert load_reward("language_consistency")([f"<think>{thoughts}</think>4"], **columns) == [expected]
+
+
+def test_the_language_reward_logs_what_it_could_not_judge() -> None:
+    logged: dict[str, float] = {}
+    columns = make_columns(make_prompt(), make_prompt(), make_prompt(reasoning="none"))
+    completions = ["<think>We add the two. Zebra quux.</think>4", "<think>2 + 2</think>4", "<think></think>Hi"]
+    rewards = load_reward("language_consistency")(completions, **columns, log_metric=logged.__setitem__)
+    assert rewards == [1.0, 0.0, None]
+    assert logged == {"language/undecided": pytest.approx(2 / 6), "language/empty": 0.5}
 
 
 def test_rewards_are_named_as_they_are_logged() -> None:

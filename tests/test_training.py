@@ -31,7 +31,15 @@ from stages.rewards.preference import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, user_turn
 from stages.training.checkpoints import COMPLETE, hash_file, newest_checkpoint, run_trainer
 from stages.training.compact import IGNORED
-from stages.training.grpo import check_sizes, make_arguments, permute_rewards, summarise_log, train_grpo
+from stages.training.grpo import (
+    ZERO_BATCHES,
+    check_sizes,
+    make_arguments,
+    permute_rewards,
+    summarise_log,
+    train_grpo,
+    watch_zeros,
+)
 from stages.training.grpo_trainer import CompactGRPOTrainer
 from stages.training.pretraining import AnswerTrainer, PackedBlocks, build_model
 from stages.training.reward_model import RewardModel, split_held_out, train_pairwise, train_pointwise
@@ -296,6 +304,22 @@ def test_checkpoints_that_would_cut_a_rollout_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"save_steps=3 .*minibatches=2"):
         check_sizes(GRPO.model_copy(update={"save_steps": 3}))
     check_sizes(GRPO)
+
+
+def test_a_reward_that_pays_nobody_for_long_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    paid = {"paid": 0.0}
+    watched = watch_zeros(lambda completions, **columns: [0.0, None, paid["paid"]], "think_format")
+    for _ in range(2):
+        for _ in range(ZERO_BATCHES - 1):
+            watched(completions=["a", "b", "thoughts</think> 4"])
+        assert not caplog.messages
+        paid["paid"] = 1.0
+        assert watched(completions=["a"] * 3) == [0.0, None, 1.0]
+        paid["paid"] = 0.0
+    for _ in range(ZERO_BATCHES + 1):
+        watched(completions=["a", "b", "thoughts</think> 4"])
+    (message,) = caplog.messages
+    assert "'think_format' was 0" in message and "thoughts</think> 4" in message and "chat template" in message
 
 
 def test_a_group_of_one_is_refused() -> None:

@@ -10,7 +10,8 @@ A domain is a module `<id>_domain.py`. It has
 - `verify(prompt, summary) -> float | None`: 1.0 right, 0.0 wrong, None cannot judge, from the
   text after the thoughts;
 - `final_answer(prompt, summary) -> str | None`: the answer in a form two samples can agree on;
-- `helpfulness(prompt, summary) -> float`: the rule's score from 0 to 10.
+- `helpfulness(prompt, summary) -> float`: the rule's score from 0 to 10;
+- and, where many are judged more cheaply than one by one, `verify_all(prompts, summaries)`.
 
 Adding a domain is adding a file (and its data card).
 """
@@ -18,7 +19,8 @@ Adding a domain is adding a file (and its data card).
 import importlib
 import pkgutil
 import random
-from typing import Literal, Protocol, cast
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, cast
 
 from stages.contract import ConfigError
 from stages.rows import Prompt, Split
@@ -50,6 +52,15 @@ def load_domain(name: str) -> Domain:
     if name not in domain_names():
         raise ConfigError(f"domain '{name}' does not exist; expected one of: {', '.join(domain_names())}")
     return cast(Domain, importlib.import_module(f"{__name__}.{name}_domain"))
+
+
+def verify_all(name: str, prompts: Sequence[Prompt], summaries: Sequence[str]) -> list[float | None]:
+    """Verdicts of one domain's rule on many answers."""
+    domain = load_domain(name)
+    judge: Any = getattr(domain, "verify_all", None)
+    if judge is None:
+        return [domain.verify(prompt, summary) for prompt, summary in zip(prompts, summaries, strict=True)]
+    return list(judge(prompts, summaries))
 
 
 def group_of(domain: str) -> Group:

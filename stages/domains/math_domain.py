@@ -23,6 +23,7 @@ from stages.domains.world import (
     open_question,
     write_document,
 )
+from stages.math_verifier import judge_answers
 from stages.rows import Prompt, Split
 
 GROUP: Group = "reasoning"
@@ -135,8 +136,19 @@ def document(prompt: Prompt, rng: random.Random) -> str:
 
 
 def verify(prompt: Prompt, summary: str) -> float | None:
-    given = math_answers.extract_boxed(summary)
-    return float(given is not None and math_answers.equal_answers(prompt.answer, given))
+    return verify_all([prompt], [summary])[0]
+
+
+def verify_all(prompts: Sequence[Prompt], summaries: Sequence[str]) -> list[float | None]:
+    """Algebra is judged in one batch, an expression that the question already has is no answer to it."""
+    answers = [math_answers.extract_boxed(summary) for summary in summaries]
+    asked = {
+        number: (prompt.answer, answer)
+        for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+        if answer is not None and not math_answers.echoes(prompt.question, prompt.answer, answer)
+    }
+    verdicts = dict(zip(asked, judge_answers(list(asked.values())), strict=True))
+    return [None if verdicts.get(n, False) is None else float(bool(verdicts.get(n))) for n in range(len(prompts))]
 
 
 def final_answer(prompt: Prompt, summary: str) -> str | None:

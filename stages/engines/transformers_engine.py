@@ -4,6 +4,7 @@ Batches are a pure function of the prompts and the sampling settings, and each d
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from stages.contract import Progress, Runtime, no_progress
 from stages.engines import Completion, Sampling
-from stages.rows import user_turn
+from stages.rows import find_prefill, user_turn
 
 TOO_LONG = Completion("", 0, "prompt_too_long")
 
@@ -35,7 +36,13 @@ class TransformersEngine:
     def sample(
         self, questions: Sequence[str], sampling: Sampling, seed: int, progress: Progress = no_progress
     ) -> list[list[Completion]]:
-        return self.extend([self._render(question) for question in questions], sampling, seed, progress)
+        texts = [self._render(question) for question in questions]
+        groups = self.extend(texts, sampling, seed, progress)
+        prefills = map(find_prefill, texts)
+        return [
+            [replace(c, text=prefill + c.text) if prefill else c for c in group]
+            for prefill, group in zip(prefills, groups, strict=True)
+        ]
 
     def extend(
         self, texts: Sequence[str], sampling: Sampling, seed: int, progress: Progress = no_progress

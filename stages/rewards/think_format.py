@@ -13,11 +13,17 @@ from stages.rows import THINK_CLOSE, THINK_OPEN, Reasoning, completion_text
 ANY_TAG = re.compile(r"<\s*/?\s*think\b[^>]*>?", re.IGNORECASE)
 
 
-def reward(completions: Sequence[Any], reasoning: Sequence[Reasoning], **columns: Any) -> list[float | None]:
-    """1.0 or 0.0 for each completion; `reasoning` says whether thoughts are expected."""
+def reward(
+    completions: Sequence[Any], reasoning: Sequence[Reasoning], prefill: Sequence[str] = (), **columns: Any
+) -> list[float | None]:
+    """1.0 or 0.0 for each completion.
+
+    `reasoning` says whether thoughts are expected, `prefill` what the chat template wrote of the completion.
+    """
+    written = prefill or [""] * len(completions)
     return [
-        float(has_format(completion_text(completion), expected))
-        for completion, expected in zip(completions, reasoning, strict=True)
+        float(has_format(start + completion_text(completion), expected))
+        for start, completion, expected in zip(written, completions, reasoning, strict=True)
     ]
 
 

@@ -5,6 +5,7 @@ form), the KL without TRL's ratio correction, a reference that is replaced and n
 group's standard deviation, the learning rate constant after warm-up.
 """
 
+import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -16,11 +17,13 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set
 from trl import GRPOConfig
 
 from stages.contract import ConfigError, DataError, Metrics, StepContext
-from stages.rows import Prompt, user_turn
+from stages.rows import Prompt, Row, completion_text, find_prefill, user_turn
 from stages.training.checkpoints import LogLine, run_trainer, save_policy, shared_arguments, split_batch
 from stages.training.grpo_trainer import CompactGRPOTrainer
 from stages.training.settings import ReinforcementConfig
 
+ZERO_BATCHES = 10
+logger = logging.getLogger(__name__)
 RewardFunction = Callable[..., list[float | None]]
 
 
@@ -39,8 +42,8 @@ def train_grpo(
     trainer = CompactGRPOTrainer(
         model=str(policy),
         args=make_arguments(config, context),
-        reward_funcs=list(rewards.values()),
-        train_dataset=Dataset.from_list([prompt.to_row() for prompt in prompts]),
+        reward_funcs=[watch_zeros(reward, name) for name, reward in rewards.items()],
+        train_dataset=Dataset.from_list(make_rows(prompts, tokenizer, config)),
         processing_class=tokenizer,
     )
     log = run_trainer(trainer, context)
@@ -76,6 +79,13 @@ def make_arguments(config: ReinforcementConfig, context: StepContext) -> GRPOCon
         reward_weights=list(config.reward_weights.values()),
         save_steps=config.save_steps,
     )
+
+
+def make_rows(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, config: ReinforcementConfig) -> list[Row]:
+    """TRL's rows; rewards read the other columns. `prefill` is what the chat template writes of a completion."""
+    rendered = str(tokenizer.apply_chat_template(user_turn("?"), add_generation_prompt=True, tokenize=False))
+    known = {"prefill": find_prefill(rendered), "max_completion_length": config.max_completion_length}
+    return [{**prompt.to_row(), **known} for prompt in prompts]
 
 
 def check_sizes(config: ReinforcementConfig) -> None:
@@ -115,6 +125,30 @@ def summarise_log(log: Sequence[LogLine], config: ReinforcementConfig) -> Metric
         if values and (name in SUMMARISED or (name.startswith("rewards/") and name.endswith("/mean"))):
             metrics[name] = sum(values) / len(values)
     return metrics
+
+
+def watch_zeros(reward: RewardFunction, name: str) -> RewardFunction:
+    """The reward; the log says why, most likely, when it pays nobody for many batches in a row (open-r1 #420)."""
+    batches = 0
+
+    @wraps(reward)
+    def watched(*args: Any, **columns: Any) -> list[float | None]:
+        nonlocal batches
+        values = reward(*args, **columns)
+        judged = [value for value in values if value is not None]
+        batches = batches + 1 if judged and not any(judged) else 0 if judged else batches
+        if batches == ZERO_BATCHES:
+            last = completion_text(columns["completions"][-1])
+            logger.warning(
+                "reward '%s' was 0 for all completions of %d batches in a row; the last one is %.200r. Most often a "
+                "chat template writes <think> itself or removes the thoughts, or completions are cut short",
+                name,
+                batches,
+                last,
+            )
+        return values
+
+    return watched
 
 
 def permute_rewards(reward: RewardFunction, seed: int) -> RewardFunction:
