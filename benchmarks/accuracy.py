@@ -47,33 +47,35 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--groups", type=int, default=64)
     given = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
-    workloads = {"realistic mix": make_mix(given.groups), "algebra, none repeats": make_algebra(given.groups * 4)}
+    workloads: dict[str, Callable[[int], list[Sample]]] = {
+        "realistic mix": lambda seed: make_mix(given.groups, seed),
+        "algebra, none repeats": lambda seed: make_algebra(given.groups * 4, seed),
+    }
     with multiprocessing.get_context("forkserver").Pool() as pool:
-        for name, samples in workloads.items():
+        for name, make in workloads.items():
             sides: dict[str, Score] = {
                 "ours": score_ours,
                 "trl": score_trl,
                 "trl, a process per core": lambda listed: score_trl_in(pool, listed),
             }
-            compare(name, samples, sides, given.repeats)
+            compare(name, make, sides, given.repeats)
     measure_pathological(given.repeats)
 
 
-def compare(name: str, samples: Sequence[Sample], sides: dict[str, Score], repeats: int) -> None:
+def compare(name: str, make: Callable[[int], list[Sample]], sides: dict[str, Score], repeats: int) -> None:
+    """Other problems in each repeat, the first of which warms both sides: nothing may be remembered."""
     rates: dict[str, list[float]] = {side: [] for side in sides}
-    verdicts: dict[str, list[float | None]] = {}
     for repeat in range(repeats + 1):
+        samples, verdicts = make(repeat), dict[str, list[float | None]]()
         for side, score in sides.items():
-            # Another number in each repeat: nothing may be remembered from the last one.
-            asked = [Sample(s.group, s.gold, f"<think>{repeat} {s.text.removeprefix('<think>')}") for s in samples]
             began = time.perf_counter()
-            verdicts[side] = score(asked)
+            verdicts[side] = score(samples)
             if repeat:
                 rates[side].append(len(samples) / (time.perf_counter() - began))
+        print_differences(samples, verdicts["ours"], verdicts["trl"])
     for peer in list(sides)[1:]:
         ratio = median(rates["ours"]) / median(rates[peer])
         print_figure(f"{name}: accuracy, ours to {peer}", ratio, "x", {k: rates[k] for k in ("ours", peer)})
-    print_differences(samples, verdicts["ours"], verdicts["trl"])
 
 
 def print_differences(samples: Sequence[Sample], ours: Sequence[float | None], theirs: Sequence[float | None]) -> None:
@@ -88,7 +90,7 @@ def measure_pathological(repeats: int) -> None:
     """Seconds for 8,192 completions, of which one in a hundred hangs sympy."""
     rng, seconds, unharmed = random.Random(0), list[float](), list[float]()
     for repeat in range(repeats):
-        samples = make_mix(512)
+        samples = make_mix(512, repeat)
         hanging = set(rng.sample(range(len(samples)), len(samples) // 100))
         for n in hanging:
             samples[n] = Sample(samples[n].group, r"x\sqrt{2}", wrap(rf"(x+\sqrt{{{n}}}+{repeat}y)^{{999}}"))
@@ -126,9 +128,9 @@ def wrap(answer: str) -> str:
     return f"<think>{THOUGHTS}</think> So the answer is $\\boxed{{{answer}}}$."
 
 
-def make_mix(groups: int) -> list[Sample]:
+def make_mix(groups: int, seed: int) -> list[Sample]:
     """Groups of 16: six in ten with an integer, two with a fraction, 15 % with a root; 5 % of answers unreadable."""
-    rng = random.Random(1)
+    rng = random.Random(seed)
     return [
         Sample(group, gold, wrap(rng.choice(wrong) if rng.random() < 0.4 else rng.choice(right)))
         for group in range(groups)
@@ -156,9 +158,9 @@ def draw_root(a: int, b: int) -> tuple[str, list[str], list[str]]:
     return right[0], right, [rf"{a + 1}\sqrt{{{b}}}", rf"{a}\sqrt{{{b + 1}}}", str(a)]
 
 
-def make_algebra(count: int) -> list[Sample]:
+def make_algebra(count: int, seed: int) -> list[Sample]:
     """A new expression each time, so that every pair needs a parser and no verdict can be remembered."""
-    rng = random.Random(2)
+    rng = random.Random(seed)
     return [Sample(n, f"(x+{n})^2", wrap(f"x^2+{2 * n}x+{n * n + rng.randint(0, 1)}")) for n in range(2, count + 2)]
 
 

@@ -18,12 +18,14 @@ from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 
+from stages.contract import StepError
 from stages.math_answers import compare_text
 
 Pair = tuple[str, str]
 """(gold, answer)."""
 Verdicts = dict[Pair, bool | None]
 WORKER = "stages.math_worker"
+START_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class Verifier:
         process = self.context.Process(target=serve, args=(theirs, self.limits.memory_bytes), daemon=True)
         process.start()
         theirs.close()
+        # Where another forkserver ran already, it has not loaded the parser: that takes a second, which is no pair's.
+        if not ours.poll(START_SECONDS) or not receive(Worker(process, ours)):
+            raise StepError("a verifier process did not start; is math-verify installed in this environment?")
         return Worker(process, ours)
 
     def compare(self, pairs: Iterable[Pair]) -> Verdicts:
@@ -139,6 +144,7 @@ def serve(connection: Connection, memory_bytes: int) -> None:
     """What a worker runs until it is killed or its parent is gone."""
     worker = importlib.import_module(WORKER)
     worker.limit_memory(memory_bytes)
+    connection.send(True)
     while True:
         try:
             pair = connection.recv()

@@ -1,5 +1,7 @@
 """Answers that only algebra can tell apart, and what happens to those nobody can."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -46,6 +48,18 @@ def test_what_takes_too_long_is_neither_right_nor_wrong_and_harms_nobody(hasty: 
     verdicts = hasty.compare([*HANGING, *good])
     assert [verdicts[pair] for pair in HANGING] == [None] * 4
     assert all(verdicts[pair] for pair in good)
+
+
+def test_loading_the_parser_is_no_pairs_time() -> None:
+    """A forkserver that something else started before has not loaded it."""
+    code = (
+        "import multiprocessing; context = multiprocessing.get_context('forkserver'); context.Pool(1).close()\n"
+        "from stages.math_verifier import Verifier, VerifierLimits\n"
+        "pair = ('x^2+2x+1', '(x+1)^2')\n"
+        "print(Verifier(VerifierLimits(round_seconds=(0.7,), workers=1)).compare([pair])[pair])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
 
 
 def test_a_batch_ends_in_its_time() -> None:
