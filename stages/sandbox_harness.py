@@ -106,8 +106,10 @@ def write_answers(source: str, function: str) -> None:
     questions, answers = hide_streams()
     candidate = find_function(source, function)
     while line := read_line(questions):
-        positional, named = unpack(line)  # type: ignore[misc]
-        write_all(answers, pack(candidate(*positional, **named)) + "\n")  # type: ignore[has-type]
+        question = unpack(line)
+        assert isinstance(question, list)
+        positional, named = question
+        write_all(answers, pack(candidate(*positional, **named)) + "\n")
     posix._exit(0)
 
 

@@ -1,30 +1,21 @@
 """HumanEval through the sandbox: right programs pass, changed ones do not."""
 
-import os
-import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks.humaneval import Problem, change_program, judge_all, read_problems, run_all, write_solution
 
-DATA = Path(os.environ.get("R1_DATA", Path(__file__).parents[2] / "shared" / "data"))
-PROBLEMS = DATA / "humaneval" / "HumanEval.jsonl"
-
-pytestmark = pytest.mark.skipif(not PROBLEMS.is_file(), reason=f"{PROBLEMS} does not exist; set R1_DATA to its folder")
-
 
 @pytest.fixture(scope="module")
-def problems() -> list[Problem]:
-    return read_problems(PROBLEMS)
+def problems(real_data: Path) -> list[Problem]:
+    return read_problems(real_data / "humaneval" / "HumanEval.jsonl")
 
 
 def test_every_canonical_solution_passes(problems: list[Problem]) -> None:
-    began = time.monotonic()
     verdicts = judge_all([(problem, write_solution(problem)) for problem in problems])
     refused = [problem["task_id"] for problem, verdict in zip(problems, verdicts, strict=True) if verdict is not True]
     assert (len(verdicts), refused) == (164, [])
-    assert time.monotonic() - began < 60
 
 
 def test_changed_solutions_get_the_verdict_of_a_plain_run(problems: list[Problem]) -> None:

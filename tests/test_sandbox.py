@@ -350,6 +350,7 @@ SUM = "def f(values, *, start=0):\n    return sum(values) + start"
         (SUM, "assert candidate([1, 2]) == 3\nassert candidate([1], start=1) == 3", False),
         (SUM, "def check(f):\n    assert abs(f([0.1, 0.2]) - 0.3) < 1e-9\ncheck(candidate)", True),
         (SUM, "print('passed')\nassert candidate([1]) == 2", False),
+        # A script that never asks the candidate has shown nothing of it.
         (SUM, "", False),
         (SUM, "assert True", False),
         (
