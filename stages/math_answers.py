@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
-from stages.math_values import equal_values
+from stages.math_values import equal_values, evaluate
 
 AnswerFormat = Literal["boxed", "gsm8k", "numeric", "letter"]
 
@@ -23,7 +23,8 @@ MAX_ANSWER_CHARS = 512
 MAX_DEPTH = 12
 MAX_EXPONENT = 300
 LONG_NUMBER = re.compile(r"\d{40}")
-WORDS = re.compile(r"(?:[^\W\d_]{2,}[ .,'-]*)+")
+WORDS = re.compile(r"(?:[^\W\d_]{3,}[ .,'-]*)+|[A-Z]")
+"""Two letters may be a product."""
 SEVERAL = re.compile(r"[,;]|\\cup|\\pm|\\mp|\\\{|\[|(?<![a-z\\])(?:or|and)(?![a-z])")
 """A set, an interval, a list, or a hedge."""
 ENDLESS = re.compile(r"!|\\[dt]?binom|\^\{?[^{}^]*\^|\^\{?[-+(]*\d{4,}|\^\{[^{}]*[*(\\]")
@@ -120,6 +121,12 @@ def echoes(question: str, gold: str, answer: str) -> bool:
     if said.isalnum() or said == "".join(gold.split()) or read_number(normalise_answer(answer)) is not None:
         return False
     return said in "".join(question.split())
+
+
+def is_plain(gold: str) -> bool:
+    """Whether a gold answer is judged without a parser."""
+    text = normalise_answer(gold)
+    return bool(WORDS.fullmatch(text)) or read_number(text) is not None or evaluate(clean_text(gold)) is not None
 
 
 def may_be_equal(gold: str, answer: str) -> bool:

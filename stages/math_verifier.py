@@ -5,9 +5,11 @@ minutes over twenty characters, a signal stops it in the main thread alone and a
 #55, verl #5839).
 """
 
-import importlib
-import multiprocessing
+import json
 import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -15,17 +17,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext
+from pathlib import Path
 
 from stages.contract import StepError
-from stages.math_answers import compare_text
+from stages.math_answers import compare_text, is_plain
 
 Pair = tuple[str, str]
 """(gold, answer)."""
 Verdicts = dict[Pair, bool | None]
-WORKER = "stages.math_worker"
-START_SECONDS = 60.0
+WORKER = Path(__file__).with_name("math_worker.py")
+PART = 128
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class VerifierLimits:
 class Worker:
     """A process that compares one pair at a time."""
 
-    process: multiprocessing.process.BaseProcess
+    pid: int
     connection: Connection
     pair: Pair = ("", "")
     due: float = 0.0
@@ -59,33 +62,44 @@ class Worker:
         self.pair, self.due = pair, due
         # A worker that has died is seen when its answer is read.
         with suppress(BrokenPipeError):
-            self.connection.send(pair)
+            self.connection.send_bytes(json.dumps(pair).encode())
 
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
+    def receive(self) -> bool | None:
+        """Its verdict; None if it died over the pair."""
+        try:
+            verdict: bool | None = json.loads(self.connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            return None
+        return verdict
 
 
 class Verifier:
-    """A pool of workers; one that hangs, dies or has judged many is replaced."""
+    """A pool of workers; one that hangs, dies or has judged many is replaced.
+
+    They are forked by a process of their own: multiprocessing's would run the caller's script once more.
+    """
 
     def __init__(self, limits: VerifierLimits = VerifierLimits()) -> None:
         self.limits = limits
-        self.context: ForkServerContext = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([WORKER])
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-P", str(WORKER), str(theirs.fileno()), str(limits.memory_bytes)]
+            self.server = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         self.idle = [self.start_worker() for _ in range(limits.workers or os.cpu_count() or 1)]
         self.lock = threading.Lock()
 
     def start_worker(self) -> Worker:
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=serve, args=(theirs, self.limits.memory_bytes), daemon=True)
-        process.start()
-        theirs.close()
-        # Where another forkserver ran already, it has not loaded the parser: that takes a second, which is no pair's.
-        if not ours.poll(START_SECONDS) or not receive(Worker(process, ours)):
-            raise StepError("a verifier process did not start; is math-verify installed in this environment?")
-        return Worker(process, ours)
+        ours, theirs = Pipe()
+        with theirs, suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self.control, [b"start"], [theirs.fileno()])
+            if pid := self.control.recv(64):
+                return Worker(int(pid), ours)
+        raise StepError("a verifier process did not start; is math-verify installed in this environment?")
+
+    def end_worker(self, worker: Worker) -> None:
+        self.control.sendall(b"%d" % worker.pid)
+        self.control.recv(64)
+        worker.connection.close()
 
     def compare(self, pairs: Iterable[Pair]) -> Verdicts:
         """Verdict of each different pair, None for one that could not be judged in time or crashed its worker."""
@@ -102,15 +116,17 @@ class Verifier:
         waiting, busy = deque(pairs), dict[Connection, Worker]()
         verdicts: Verdicts = {}
         while waiting or busy:
-            while waiting and self.idle:
+            while waiting and self.idle and time.monotonic() < deadline:
                 worker = self.idle.pop()
                 worker.ask(waiting.popleft(), min(time.monotonic() + seconds, deadline))
                 busy[worker.connection] = worker
+            if not busy:
+                break
             soonest = min(worker.due for worker in busy.values())
             answered = set(wait(list(busy), max(0.0, soonest - time.monotonic())))
             for connection in [c for c, w in busy.items() if c in answered or w.due <= time.monotonic()]:
                 worker = busy.pop(connection)
-                verdicts[worker.pair] = receive(worker) if connection in answered else None
+                verdicts[worker.pair] = worker.receive() if connection in answered else None
                 self.idle.append(self.renew(worker, verdicts[worker.pair]))
         return verdicts
 
@@ -119,38 +135,30 @@ class Verifier:
         worker.judged += 1
         if verdict is not None and worker.judged < self.limits.recycle_after:
             return worker
-        worker.stop()
+        self.end_worker(worker)
         return self.start_worker()
 
     def stop(self) -> None:
+        self.control.close()
+        self.server.wait()
         for worker in self.idle:
-            worker.stop()
+            worker.connection.close()
 
 
 def measure_length(pair: Pair) -> int:
     return sum(map(len, pair))
 
 
-def receive(worker: Worker) -> bool | None:
-    """Its verdict; None if it died over the pair."""
-    try:
-        verdict: bool | None = worker.connection.recv()
-    except (EOFError, ConnectionResetError):
-        return None
-    return verdict
+def find_ungradable(golds: Iterable[str]) -> set[str]:
+    """Gold answers that are neither words nor a value nor read by the parser: only their own spelling would match."""
+    hard = sorted({gold for gold in golds if not is_plain(gold)})
+    # In parts, each with the time of a batch: a long list must not be refused for its length.
+    parts = [hard[start : start + PART] for start in range(0, len(hard), PART)]
+    return {gold for part in parts for (gold, _), same in compare_with_themselves(part).items() if not same}
 
 
-def serve(connection: Connection, memory_bytes: int) -> None:
-    """What a worker runs until it is killed or its parent is gone."""
-    worker = importlib.import_module(WORKER)
-    worker.limit_memory(memory_bytes)
-    connection.send(True)
-    while True:
-        try:
-            pair = connection.recv()
-        except EOFError:
-            return
-        connection.send(worker.compare(*pair))
+def compare_with_themselves(golds: Sequence[str]) -> Verdicts:
+    return load_verifier().compare((gold, gold) for gold in golds)
 
 
 @cache

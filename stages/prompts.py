@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stages.contract import ConfigError, Metrics, Step, StepConfig, StepContext
 from stages.decontamination import find_contaminated
-from stages.domains import domain_rng, load_domain, verify_all
+from stages.domains import domain_rng, load_domain
+from stages.math_verifier import find_ungradable
 from stages.problem_files import BadRow, read_problems, write_quarantine
 from stages.rows import Prompt, Split, write_rows
 
@@ -103,22 +104,21 @@ def _load_split(
     prompts, bad = read_problems(
         Path(file.path), file.columns, file.answer_format, domain=name, language=file.language, split=split
     )
-    gradable, ungradable = split_gradable(name, prompts)
+    gradable, ungradable = split_gradable(prompts)
     if bad or ungradable:
         write_quarantine([*bad, *ungradable], output_dir / "quarantine" / f"{name}-{split}.jsonl")
     return gradable[: count or None], Path(file.path).name, len(bad) + len(ungradable)
 
 
-def split_gradable(name: str, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[BadRow]]:
-    """Prompts whose gold answer the domain's rule accepts as right, and the others: nobody could ever earn them."""
-    verdicts = verify_all(name, prompts, [f"\\boxed{{{prompt.answer}}}" for prompt in prompts])
-    gradable = [prompt for prompt, verdict in zip(prompts, verdicts, strict=True) if verdict == 1.0]
+def split_gradable(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[BadRow]]:
+    """Prompts whose gold answer a right answer in other words can match, and the others."""
+    refused = find_ungradable(prompt.answer for prompt in prompts)
     ungradable = [
         BadRow(number, f"the gold answer '{prompt.answer}' cannot be graded", prompt.question[:2000])
-        for number, (prompt, verdict) in enumerate(zip(prompts, verdicts, strict=True), 1)
-        if verdict != 1.0
+        for number, prompt in enumerate(prompts, 1)
+        if prompt.answer in refused
     ]
-    return gradable, ungradable
+    return [prompt for prompt in prompts if prompt.answer not in refused], ungradable
 
 
 def _check_distinct(name: str, split: Split, prompts: Sequence[Prompt]) -> None:

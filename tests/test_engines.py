@@ -55,6 +55,17 @@ def test_batches_draw_from_different_random_numbers(engine: Engine) -> None:
     assert len(set(texts)) > 1
 
 
+def test_what_the_template_writes_of_a_completion_is_part_of_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = engine.sample(QUESTIONS, GREEDY, seed=0)
+    assert not any(completion.text.startswith("<think>\n") for (completion,) in plain)
+    template = engine.tokenizer.chat_template
+    monkeypatch.setattr(engine.tokenizer, "chat_template", template + "{{ '<think>\\n' }}")
+    for (completion,) in engine.sample(QUESTIONS, GREEDY, seed=0):
+        assert completion.text.startswith("<think>\n") and completion.tokens <= 12
+
+
 def test_results_come_back_in_the_order_of_the_questions(engine: Engine) -> None:
     """Batches are by length; the room that is left tells which text a completion belongs to."""
     sampling = Sampling(n=2, batch_size=2, max_completion_length=400)

@@ -8,7 +8,7 @@ import yaml
 
 from stages.contract import ConfigError, DataError, Metrics, StepContext
 from stages.decontamination import find_contaminated
-from stages.prompts import SPLITS, DomainConfig, ProblemFile, PromptsConfig, make_prompts, split_gradable
+from stages.prompts import SPLITS, DomainConfig, ProblemFile, PromptsConfig, make_prompts
 from stages.rows import Prompt, read_prompts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,11 +107,13 @@ def test_too_many_malformed_rows_stop_the_step(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_ungradable_answers_are_told_apart() -> None:
-    prompts = [Prompt(f"math-train-{n}", "math", "en", "What is it?", gold) for n, gold in enumerate(("42", "4}2", ""))]
-    gradable, ungradable = split_gradable("math", prompts)
-    assert [prompt.answer for prompt in gradable] == ["42"]
-    assert [(row.line, row.reason) for row in ungradable] == [
-        (2, "the gold answer '4}2' cannot be graded"),
-        (3, "the gold answer '' cannot be graded"),
-    ]
+def test_gold_answers_that_cannot_be_graded_are_set_aside(tmp_path: Path) -> None:
+    golds = ["42", r"\frac{1}{2}", r"2\sqrt{3}", "x^2+1", "Monday", "B", "xy", r"\{1, 2\}", "???", "x^", r"\oops"]
+    lines = [json.dumps({"question": f"Question {n}?", "answer": rf"\boxed{{{gold}}}"}) for n, gold in enumerate(golds)]
+    (tmp_path / "problems.jsonl").write_text("\n".join(lines) + "\n")
+    file = ProblemFile(path=str(tmp_path / "problems.jsonl"), answer_format="boxed")
+    metrics = run(tmp_path / "out", math=DomainConfig(files={"test": file}))
+    aside = [json.loads(line) for line in (tmp_path / "out/quarantine/math-test.jsonl").read_text().splitlines()]
+    assert [row["reason"] for row in aside] == [f"the gold answer '{gold}' cannot be graded" for gold in golds[8:]]
+    assert metrics["set_aside"] == {"math/test": 3}
+    assert [prompt.answer for prompt in read_prompts(tmp_path / "out", "test")] == golds[:8]

@@ -29,12 +29,14 @@ from stages.reasoning_rl import ReasoningRLConfig
 from stages.rewards import load_reward
 from stages.rewards.preference import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, user_turn
+from stages.training import grpo
 from stages.training.checkpoints import COMPLETE, hash_file, newest_checkpoint, run_trainer
 from stages.training.compact import IGNORED
 from stages.training.grpo import (
     ZERO_BATCHES,
     check_sizes,
     make_arguments,
+    make_rows,
     permute_rewards,
     summarise_log,
     train_grpo,
@@ -169,15 +171,24 @@ def test_a_row_longer_than_max_length_is_refused(micro_base: Path, tmp_path: Pat
         make_trainer(micro_base, micro_model.make_sft_rows(4), config, micro_model.make_context(tmp_path))
 
 
-def test_grpo_runs_end_to_end_and_logs_the_parts_of_the_reward(micro_base: Path, tmp_path: Path) -> None:
+def test_grpo_runs_end_to_end_and_logs_the_parts_of_the_reward(
+    micro_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An untrained policy solves nothing, which the log says; nor is it over-long, which is no fault."""
+    monkeypatch.setattr(grpo, "ZERO_BATCHES", 2)
     context = micro_model.make_context(tmp_path)
-    rewards = {name: load_reward(name) for name in GRPO.reward_weights}
-    metrics = train_grpo(micro_base, micro_model.make_prompts("math", 12), rewards, GRPO, context)
+    weights = {**GRPO.reward_weights, "overlong": 0.1, "repetition": 0.1}
+    config = GRPO.model_copy(update={"reward_weights": weights, "max_completion_length": 200})
+    rewards = {name: load_reward(name) for name in weights}
+    metrics = train_grpo(micro_base, micro_model.make_prompts("math", 12), rewards, config, context)
+    warned = [message for message in caplog.messages if "batches in a row" in message]
+    assert any("'accuracy'" in message for message in warned)
+    assert not any("'overlong'" in message or "'repetition'" in message for message in warned)
     assert metrics["steps"] == 4 and metrics["completions"] == 16
     log = [json.loads(line) for line in (context.output_dir / "training_log.jsonl").read_text().splitlines()]
     logged = [line for line in log if "reward" in line]
     assert logged
-    for name in ("accuracy", "think_format", "language_consistency"):
+    for name in weights:
         assert f"rewards/{name}/mean" in logged[-1] and f"rewards/{name}/mean" in metrics
     before, after = micro_model.read_weights(micro_base), micro_model.read_weights(context.output_dir)
     assert before.keys() == after.keys()
@@ -325,6 +336,15 @@ def test_a_reward_that_pays_nobody_for_long_is_named_in_the_log(caplog: pytest.L
 def test_a_group_of_one_is_refused() -> None:
     with pytest.raises(ValidationError, match="num_generations"):
         ReinforcementConfig(num_generations=1)
+
+
+def test_rewards_are_told_what_the_template_writes_of_a_completion(micro_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(micro_base)
+    prompts = micro_model.make_prompts("math", 2)
+    assert [row["prefill"] for row in make_rows(prompts, tokenizer, GRPO)] == ["", ""]
+    tokenizer.chat_template += "{{ '<think>\\n' }}"
+    rows = make_rows(prompts, tokenizer, GRPO)
+    assert [(row["prefill"], row["max_completion_length"]) for row in rows] == [("<think>\n", 8)] * 2
 
 
 def test_permuted_rewards_keep_their_values_and_lose_their_place() -> None:

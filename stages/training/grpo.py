@@ -23,6 +23,8 @@ from stages.training.grpo_trainer import CompactGRPOTrainer
 from stages.training.settings import ReinforcementConfig
 
 ZERO_BATCHES = 10
+PENALTIES = ("length", "overlong", "repetition")
+"""Rewards of which 0 is the best."""
 logger = logging.getLogger(__name__)
 RewardFunction = Callable[..., list[float | None]]
 
@@ -42,7 +44,7 @@ def train_grpo(
     trainer = CompactGRPOTrainer(
         model=str(policy),
         args=make_arguments(config, context),
-        reward_funcs=[watch_zeros(reward, name) for name, reward in rewards.items()],
+        reward_funcs=[reward if name in PENALTIES else watch_zeros(reward, name) for name, reward in rewards.items()],
         train_dataset=Dataset.from_list(make_rows(prompts, tokenizer, config)),
         processing_class=tokenizer,
     )
