@@ -85,6 +85,14 @@ def test_a_prompt_that_fills_the_context_is_told_and_moves_nothing_else(engine: 
     assert engine.sample([too_long], GREEDY, seed=0) == [[Completion("", 0, "prompt_too_long")]]
 
 
+def test_a_sample_depends_on_its_prompt_alone(micro_base: Path) -> None:
+    """Neither on the order and the size of batches nor on the others; greedy near-ties apart, which none is here."""
+    engine = load_engine("cpu", micro_base, Runtime(device="cpu"))
+    first = engine.sample(QUESTIONS, DRAWN, seed=0)
+    assert engine.sample(QUESTIONS[::-1], DRAWN.model_copy(update={"batch_size": 3}), seed=0) == first[::-1]
+    assert engine.sample(QUESTIONS[2:3], DRAWN, seed=0) == first[2:3]
+
+
 def test_no_questions_no_answers(engine: Engine) -> None:
     assert engine.sample([], GREEDY, seed=0) == []
 
@@ -109,6 +117,7 @@ def test_the_decoder_is_as_greedy_as_generate(model: Qwen3ForCausalLM) -> None:
     decoded = Decoder(model).decode(prompts, 1, 24, Draw(0.0, 1.0, torch.empty(0)), ends)
     config = GenerationConfig(max_new_tokens=24, do_sample=False, eos_token_id=ends, pad_token_id=0)
     generated = [model.generate(torch.tensor([p]), generation_config=config)[0, len(p) :].tolist() for p in prompts]
+    decoded = [completion.tokens for completion in decoded]
     assert decoded == generated
     assert len({len(tokens) for tokens in decoded}) > 3
 
@@ -118,7 +127,7 @@ def test_drawn_tokens_follow_the_distribution(model: Qwen3ForCausalLM, temperatu
     """Chi-square of 20,000 first tokens against the model's probabilities, rare tokens taken together."""
     prompt, count = [5, 60, 61, 7], 20_000
     draw = Draw(temperature, top_p, torch.rand((count, 1), generator=torch.Generator().manual_seed(0)))
-    tokens = [tokens[0] for tokens in Decoder(model).decode([prompt], count, 1, draw, [0])]
+    tokens = [completion.tokens[0] for completion in Decoder(model).decode([prompt], count, 1, draw, [0])]
     with torch.inference_mode():
         raw = (model(torch.tensor([prompt])).logits[0, -1] / temperature).softmax(dim=-1)
     warper = TopPLogitsWarper(top_p) if top_p < 1 else None
@@ -149,8 +158,10 @@ def test_a_sample_does_not_depend_on_rows_that_end_before_it(model: Qwen3ForCaus
         Decoder(model).decode([prompt], 1, 20, Draw(1.0, 1.0, uniforms[n : n + 1]), ends)[0]
         for n, prompt in enumerate(prompts)
     ]
-    assert together == alone
-    assert len({len(tokens) for tokens in together}) > 1
+    assert [completion.tokens for completion in together] == [completion.tokens for completion in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-5)
+    assert len({len(completion.tokens) for completion in together}) > 1
 
 
 def test_the_cpu_engine_refuses_another_kind_of_model(micro_base: Path, tmp_path: Path) -> None:

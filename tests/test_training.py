@@ -1,10 +1,12 @@
 """The trainers: what is trained on, what is resumed, what is refused."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +21,31 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 from trl import GRPOTrainer, SFTTrainer
 
 from stages.contract import ConfigError, DataError, StepError
 from stages.domains.world import write_document
+from stages.engines.decoder import Decoder
 from stages.reasoning_rl import ReasoningRLConfig
 from stages.rewards import load_reward
 from stages.rewards.preference import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, user_turn
-from stages.training import grpo
+from stages.training import grpo_trainer, monitoring
 from stages.training.checkpoints import COMPLETE, hash_file, newest_checkpoint, run_trainer
 from stages.training.compact import IGNORED
 from stages.training.grpo import (
-    ZERO_BATCHES,
     check_sizes,
     make_arguments,
     make_rows,
     permute_rewards,
     summarise_log,
     train_grpo,
-    watch_zeros,
 )
 from stages.training.grpo_trainer import CompactGRPOTrainer
+from stages.training.monitoring import ZERO_BATCHES, count_reflection, watch_zeros
 from stages.training.pretraining import AnswerTrainer, PackedBlocks, build_model
 from stages.training.reward_model import RewardModel, split_held_out, train_pairwise, train_pointwise
 from stages.training.settings import ReinforcementConfig, RewardModelConfig, SupervisedConfig
@@ -175,7 +178,7 @@ def test_grpo_runs_end_to_end_and_logs_the_parts_of_the_reward(
     micro_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An untrained policy solves nothing, which the log says; nor is it over-long, which is no fault."""
-    monkeypatch.setattr(grpo, "ZERO_BATCHES", 2)
+    monkeypatch.setattr(monitoring, "ZERO_BATCHES", 2)
     context = micro_model.make_context(tmp_path)
     weights = {**GRPO.reward_weights, "overlong": 0.1, "repetition": 0.1}
     config = GRPO.model_copy(update={"reward_weights": weights, "max_completion_length": 200})
@@ -243,7 +246,8 @@ def test_rollouts_on_a_cpu_stand_beside_their_prompts(micro_base: Path, tmp_path
     config = GRPO.model_copy(update={"reward_weights": {"think_format": 1.0}})
     arguments = make_arguments(config, micro_model.make_context(tmp_path))
     trainer = CompactGRPOTrainer(str(micro_base), [load_reward("think_format")], arguments, prompts)
-    trainer.temperature = 0.0
+    # A nucleus of one token.
+    trainer.top_p = 1e-9
     asked = [[5, 60, 61], [7, 80], [9, 100, 101, 102]]
     trainer.model.train()
     completions, _ = trainer._generate_single_turn([ids for ids in asked for _ in range(2)], None, {}, 2)
@@ -333,6 +337,102 @@ def test_a_reward_that_pays_nobody_for_long_is_named_in_the_log(caplog: pytest.L
     assert "'think_format' was 0" in message and "thoughts</think> 4" in message and "chat template" in message
 
 
+def test_words_of_reflection_are_counted_by_language() -> None:
+    completions = ["Wait, check: 4.", "等一下，不对。", "Nothing.", "attente"]
+    assert count_reflection(completions, ["en", "zh", "en", "fr"]) == {"en": [2, 0], "zh": [2]}
+
+
+def make_grpo_trainer(base: Path, folder: Path, **changes: Any) -> CompactGRPOTrainer:
+    prompts = Dataset.from_list([prompt.to_row() for prompt in micro_model.make_prompts("math", 4)])
+    config = GRPO.model_copy(update={"reward_weights": {"think_format": 1.0}, **changes})
+    arguments = make_arguments(config, micro_model.make_context(folder))
+    rewards = [load_reward("think_format")]
+    return CompactGRPOTrainer(str(base), rewards, arguments, prompts, ratio=config.ratio)
+
+
+@pytest.mark.parametrize("ratio", ["token", "output"])
+def test_the_loss_is_the_printed_one(micro_base: Path, tmp_path: Path, ratio: str) -> None:
+    """R1 eq. 1-3 for the whole output and DeepSeekMath eq. 3-4 for tokens, written out in float64."""
+    trainer = make_grpo_trainer(micro_base, tmp_path, ratio=ratio, epsilon=0.2, beta=0.1)
+    generator = torch.Generator().manual_seed(0)
+    lengths, advantages = [5, 1, 8, 3] * 3, [1.5, -0.7, 0.2, -1.0, 0.9, -1.1] * 2
+    mask = (torch.arange(8) < torch.tensor(lengths)[:, None]).long()
+    ids = torch.randint(4, 300, (12, 12), generator=generator)
+    attention = torch.cat([torch.ones(12, 4, dtype=torch.long), mask], dim=1)
+    now, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model.eval(), ids, attention, 8)
+    spread = torch.randn((2, 12, 8), generator=generator) * 0.8
+    old, reference = (now + spread).detach() * mask
+    batch = {
+        "prompt_ids": ids[:, :4],
+        "prompt_mask": attention[:, :4],
+        "completion_ids": ids[:, 4:],
+        "completion_mask": mask,
+        "advantages": torch.tensor(advantages),
+        "old_per_token_logps": old,
+        "ref_per_token_logps": reference,
+        "num_items_in_batch": mask.sum(),
+    }
+    trainer.current_gradient_accumulation_steps = 1
+    losses, clipped = list[float](), 0
+    for row, (length, advantage) in enumerate(zip(lengths, advantages, strict=True)):
+        policy, before, anchor = (part[row, :length].double().tolist() for part in (now, old, reference))
+        if ratio == "output":
+            policy, before, anchor = [sum(policy)], [sum(before)], [sum(anchor)]
+        terms = list[float]()
+        for at in range(len(policy)):
+            rho = math.exp(policy[at] - before[at])
+            cut = min(max(rho, 0.8), 1.2)
+            clipped += rho * advantage > cut * advantage
+            kl = math.exp(anchor[at] - policy[at]) - (anchor[at] - policy[at]) - 1
+            terms.append(min(rho * advantage, cut * advantage) - 0.1 * kl)
+        losses.append(-sum(terms) / len(terms))
+    assert clipped
+    assert trainer._compute_loss(trainer.model, batch).item() == pytest.approx(sum(losses) / 12, rel=1e-5)
+
+
+def test_rows_without_advantage_are_left_out_without_kl_and_only_then(micro_base: Path, tmp_path: Path) -> None:
+    """Loss and gradients are those of all rows."""
+    ids = torch.randint(4, 300, (6, 12), generator=torch.Generator().manual_seed(0))
+    batch = {
+        "prompt_ids": ids[:, :4],
+        "prompt_mask": torch.ones(6, 4, dtype=torch.long),
+        "completion_ids": ids[:, 4:],
+        "completion_mask": torch.ones(6, 8, dtype=torch.long),
+        "advantages": torch.tensor([0.0, 1.0, 0.0, -1.0, 0.0, 0.002]),
+        "num_items_in_batch": torch.tensor(48),
+    }
+    trainer = make_grpo_trainer(micro_base, tmp_path, beta=0.0)
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.eval()
+    found = []
+    for compute in (trainer._compute_loss, partial(GRPOTrainer._compute_loss, trainer)):
+        trainer.model.zero_grad()
+        loss = compute(trainer.model, dict(batch))
+        loss.backward()
+        found.append((loss, torch.cat([weight.grad.flatten() for weight in trainer.model.parameters()])))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, atol=2e-3)
+    assert torch.linalg.norm(found[0][1] - found[1][1]) < 5e-3 * torch.linalg.norm(found[1][1])
+    dead = {**batch, "advantages": torch.zeros(6)}
+    loss = trainer._compute_loss(trainer.model, dead)
+    loss.backward()
+    assert loss == 0.0
+
+
+def test_a_sampler_with_other_weights_stops_the_run(
+    micro_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_grpo_trainer(micro_base, tmp_path)
+    asked = [[5, 60, 61], [5, 60, 61], [7, 80], [7, 80]]
+    trainer._generate_single_turn(asked, None, {}, 2)
+    stale = AutoModelForCausalLM.from_pretrained(micro_base)
+    with torch.no_grad():
+        stale.model.embed_tokens.weight.mul_(1.05)
+    monkeypatch.setattr(grpo_trainer, "Decoder", lambda model: Decoder(stale))
+    with pytest.raises(StepError, match="does not have the policy's weights or temperature"):
+        trainer._generate_single_turn(asked, None, {}, 2)
+
+
 def test_a_group_of_one_is_refused() -> None:
     with pytest.raises(ValidationError, match="num_generations"):
         ReinforcementConfig(num_generations=1)
@@ -352,7 +452,9 @@ def test_permuted_rewards_keep_their_values_and_lose_their_place() -> None:
         return [float(text) for text in completions]
 
     numbers = [str(number) for number in range(50)]
-    permuted = permute_rewards(reward, seed=0)(numbers)
+    permuted = permute_rewards(reward, seed=0)(numbers, trainer_state=TrainerState(global_step=3))
+    assert permuted == permute_rewards(reward, seed=0)(numbers, trainer_state=TrainerState(global_step=3))
+    assert permuted != permute_rewards(reward, seed=0)(numbers, trainer_state=TrainerState(global_step=4))
     assert sorted(map(float, numbers)) == sorted(value or 0.0 for value in permuted)
     assert permuted != reward(numbers)
 

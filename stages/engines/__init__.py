@@ -3,7 +3,9 @@
 An engine module has `load(model_dir, runtime) -> Engine`. Adding an engine is adding a file.
 """
 
+import hashlib
 import importlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,24 @@ class Engine(Protocol):
     ) -> list[list[Completion]]:
         """`sampling.n` continuations of each text, as of a document."""
         ...
+
+
+def name_draws(texts: Sequence[str]) -> list[str]:
+    """What the random numbers of each prompt are found by: its text, and which repeat of it this is.
+
+    So a sample depends on the prompt alone, not on those that are asked with it or in which order.
+    """
+    repeats: Counter[str] = Counter()
+    names = []
+    for text in texts:
+        repeats[text] += 1
+        names.append(f"{repeats[text]} {text}")
+    return names
+
+
+def seed_draw(seed: int, name: str) -> int:
+    """A seed of 64 bits for what `name` names."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode(errors="surrogatepass")).digest()[:8])
 
 
 def load_engine(name: str, model_dir: Path, runtime: Runtime) -> Engine:

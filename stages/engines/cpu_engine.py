@@ -11,7 +11,7 @@ import torch
 
 from stages.contract import ConfigError, Runtime
 from stages.engines import Completion, Sampling
-from stages.engines.decoder import Decoder, Draw, can_decode
+from stages.engines.decoder import Decoder, Draw, can_decode, draw_uniforms
 from stages.engines.transformers_engine import TransformersEngine
 
 
@@ -31,11 +31,12 @@ class CPUEngine(TransformersEngine):
         self.decoder = Decoder(self.model)
 
     @torch.inference_mode()
-    def _generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[list[Completion]]:
+    def _generate(
+        self, prompts: Sequence[Sequence[int]], names: Sequence[str], sampling: Sampling, seed: int
+    ) -> list[list[Completion]]:
         room = self.model.config.max_position_embeddings - max(map(len, prompts))
         limit = min(room, sampling.max_completion_length)
-        numbers = torch.rand((len(prompts) * sampling.n, limit), generator=torch.Generator().manual_seed(seed))
-        draw = Draw(sampling.temperature, sampling.top_p, numbers)
+        draw = Draw(sampling.temperature, sampling.top_p, draw_uniforms(seed, names, sampling.n, limit))
         decoded = self.decoder.decode(prompts, sampling.n, limit, draw, [self.tokenizer.eos_token_id])
-        completions = [self._decode(tokens) for tokens in decoded]
+        completions = [self._decode(completion.tokens) for completion in decoded]
         return [completions[i : i + sampling.n] for i in range(0, len(completions), sampling.n)]

@@ -1,16 +1,20 @@
 """Decoding of a small Qwen3 on a CPU, where `generate` spends its time between the operations, not in them.
 
 One prefill for each prompt, keys and values in one preallocated tensor, finished rows dropped from the batch,
-and random numbers by row and position, so that dropping rows changes no sample.
+and random numbers by row and position, so that neither dropping rows nor the size of a batch changes a sample.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import linear, pad, rms_norm, scaled_dot_product_attention, silu
 from transformers import Qwen3ForCausalLM
+
+from stages.engines import seed_draw
 
 COMPACT_AT = 0.25
 """Share of finished rows at which the others move together."""
@@ -35,19 +39,29 @@ class Draw:
     uniforms: torch.Tensor
     """Numbers in [0, 1), (rows, positions)."""
 
-    def choose(self, logits: torch.Tensor, rows: torch.Tensor, position: int) -> torch.Tensor:
-        """A token for each row of `logits` (len(rows), vocabulary)."""
-        if self.temperature == 0:
-            return logits.argmax(dim=-1)
-        probabilities = (logits / self.temperature).softmax(dim=-1)
+    def choose(self, logits: torch.Tensor, rows: torch.Tensor, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(a token, its log-probability) for each row of `logits` (len(rows), vocabulary).
+
+        Log-probabilities are of the distribution at this temperature (1 if greedy), before the nucleus is cut out.
+        """
+        probabilities = (logits / (self.temperature or 1.0)).softmax(dim=-1)
         top, tokens = probabilities.max(dim=-1)
+        if self.temperature == 0:
+            return tokens, top.log()
         # Where one token fills the nucleus there is nothing to draw.
         open_rows = (top < self.top_p).nonzero().squeeze(1)
         nucleus = keep_nucleus(probabilities[open_rows], self.top_p).cumsum(dim=-1)
         wanted = self.uniforms[rows[open_rows], position].unsqueeze(1) * nucleus[:, -1:]
         drawn = torch.searchsorted(nucleus, wanted, right=True).squeeze(1)
         tokens[open_rows] = drawn.clamp(max=logits.shape[-1] - 1)
-        return tokens
+        return tokens, probabilities.gather(1, tokens.unsqueeze(1)).squeeze(1).log()
+
+
+def draw_uniforms(seed: int, names: Sequence[str], n: int, positions: int) -> torch.Tensor:
+    """Numbers in [0, 1), (len(names) * n, positions): a function of seed, name of the draw, sample and position."""
+    keys = [(seed_draw(seed, name), sample) for name in names for sample in range(n)]
+    generators = (np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, sample])) for key, sample in keys)
+    return torch.from_numpy(np.stack([generator.random(positions, dtype=np.float32) for generator in generators]))
 
 
 def keep_nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -57,6 +71,15 @@ def keep_nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     ordered, tokens = probabilities.sort(dim=-1, descending=True)
     ordered[ordered.cumsum(dim=-1) - ordered >= top_p] = 0
     return torch.zeros_like(probabilities).scatter(-1, tokens, ordered)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One completion, the token that closed it included."""
+
+    tokens: list[int]
+    log_probs: list[float]
+    """As the tokens were drawn."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +104,23 @@ class Decoder:
         self.model: Any = model
         self.config: Any = model.config
         self.layers = [join_weights(layer) for layer in model.model.layers]
+        self.prefill_seconds = 0.0
+        """Of all calls so far."""
 
     @torch.inference_mode()
     def decode(
         self, prompts: Sequence[Sequence[int]], n: int, limit: int, draw: Draw, ends: Sequence[int]
-    ) -> list[list[int]]:
+    ) -> list[Decoded]:
         """`n` completions of each prompt, side by side, each closed by one of `ends` or of `limit` tokens."""
+        began = time.perf_counter()
         logits, cache, visible = self._prefill(prompts, n, limit)
+        self.prefill_seconds += time.perf_counter() - began
         column = visible.shape[-1] - limit
-        tokens = torch.full((len(logits), limit), ends[0])
+        tokens, log_probs = torch.full((len(logits), limit), ends[0]), torch.zeros(len(logits), limit)
         rows, closing = torch.arange(len(logits)), torch.tensor(ends)
         done = torch.zeros(len(rows), dtype=torch.bool)
         for position in range(limit):
-            chosen = draw.choose(logits, rows, position).masked_fill(done, ends[0])
+            chosen, log_probs[rows, position] = draw.choose(logits, rows, position)
             tokens[rows, position] = chosen
             done |= torch.isin(chosen, closing)
             if done.all() or position + 1 == limit:
@@ -103,7 +130,7 @@ class Decoder:
                 cache, visible = cache[:, :, going], visible[going]
                 rows, chosen, done = rows[going], chosen[going], done[going]
             logits = self._step(chosen, cache, visible, column + position)
-        return [cut_after(row, ends) for row in tokens.tolist()]
+        return [cut_after(row, scores, ends) for row, scores in zip(tokens.tolist(), log_probs.tolist(), strict=True)]
 
     def _prefill(
         self, prompts: Sequence[Sequence[int]], n: int, limit: int
@@ -179,7 +206,7 @@ def join_weights(layer: Any) -> Layer:
     )
 
 
-def cut_after(tokens: list[int], ends: Sequence[int]) -> list[int]:
-    """The tokens up to the first of `ends`, which is included."""
+def cut_after(tokens: list[int], log_probs: list[float], ends: Sequence[int]) -> Decoded:
+    """What stands up to the first of `ends`, which is included."""
     length = next((number for number, token in enumerate(tokens, 1) if token in ends), len(tokens))
-    return tokens[:length]
+    return Decoded(tokens[:length], log_probs[:length])

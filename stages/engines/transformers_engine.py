@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from stages.contract import Progress, Runtime, no_progress
-from stages.engines import Completion, Sampling
+from stages.engines import Completion, Sampling, name_draws, seed_draw
 from stages.rows import find_prefill, user_turn
 
 TOO_LONG = Completion("", 0, "prompt_too_long")
@@ -49,6 +49,7 @@ class TransformersEngine:
     ) -> list[list[Completion]]:
         # A tokenizer takes no empty list.
         encoded = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        names = name_draws(texts)
         results: list[list[Completion]] = [[TOO_LONG] * sampling.n for _ in texts]
         fitting = [n for n, tokens in enumerate(encoded) if len(tokens) < self.model.config.max_position_embeddings]
         # Neighbours of equal length waste no padding; ties by position keep the order defined.
@@ -56,7 +57,7 @@ class TransformersEngine:
         per_batch = max(1, sampling.batch_size // sampling.n)
         for start in range(0, len(fitting), per_batch):
             chosen = fitting[start : start + per_batch]
-            completions = self._generate([encoded[n] for n in chosen], sampling, seed + start)
+            completions = self._generate([encoded[n] for n in chosen], [names[n] for n in chosen], sampling, seed)
             for number, group in zip(chosen, completions, strict=True):
                 results[number] = group
             progress(start + len(chosen), len(fitting))
@@ -66,8 +67,11 @@ class TransformersEngine:
         return str(self.tokenizer.apply_chat_template(user_turn(question), add_generation_prompt=True, tokenize=False))
 
     @torch.inference_mode()
-    def _generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[list[Completion]]:
-        torch.manual_seed(seed)
+    def _generate(
+        self, prompts: Sequence[Sequence[int]], names: Sequence[str], sampling: Sampling, seed: int
+    ) -> list[list[Completion]]:
+        """Completions of tokenised prompts; `names` are those of their random draws."""
+        torch.manual_seed(seed_draw(seed, names[0]))
         batch = self.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(self.device)
         width = batch["input_ids"].shape[1]
         room = self.model.config.max_position_embeddings - width

@@ -9,12 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from safetensors.torch import load_model, save_model
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from stages.contract import DataError, Progress, StepContext, StepError
 
 LogLine = Mapping[str, float | None]
 COMPLETE = "COMPLETE.json"
+LOG_STEPS = 5
 
 
 def hash_file(path: Path) -> str:
@@ -27,7 +36,8 @@ class MarkComplete(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        manifest = {p.name: hash_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != COMPLETE}
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMPLETE]
+        manifest = {str(path.relative_to(folder)): hash_file(path) for path in files}
         partial = folder / f"{COMPLETE}.partial"
         with partial.open("w") as file:
             json.dump(manifest, file)
@@ -52,6 +62,29 @@ def newest_checkpoint(scratch_dir: Path) -> Path | None:
             return folder
         shutil.rmtree(folder)
     return None
+
+
+class KeepReference(TrainerCallback):
+    """Keeps the reference model with each checkpoint; the trainer would start again from the first one.
+
+    Whole weights in one process: not for a reference that is cut into shards.
+    """
+
+    def __init__(self, reference: PreTrainedModel) -> None:
+        self.reference = reference
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step:
+            load_model(self.reference, self.path(args, state))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            save_model(self.reference, str(self.path(args, state)))
+
+    def path(self, args: TrainingArguments, state: TrainerState) -> Path:
+        return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / "reference.safetensors"
 
 
 class LogMetrics(TrainerCallback):
@@ -116,7 +149,7 @@ def shared_arguments(batch_size: int, seed: int, context: StepContext) -> dict[s
         # activations worth recomputing.
         "bf16": not on_cpu,
         "gradient_checkpointing": not on_cpu,
-        "logging_steps": 5,
+        "logging_steps": LOG_STEPS,
         "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,

@@ -5,28 +5,32 @@ form), the KL without TRL's ratio correction, a reference that is replaced and n
 group's standard deviation, the learning rate constant after warm-up.
 """
 
-import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import wraps
+from math import gcd
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, TrainerState, set_seed
 from trl import GRPOConfig
 
 from stages.contract import ConfigError, DataError, Metrics, StepContext
-from stages.rows import Prompt, Row, completion_text, find_prefill, user_turn
-from stages.training.checkpoints import LogLine, run_trainer, save_policy, shared_arguments, split_batch
+from stages.rows import Prompt, Row, find_prefill, user_turn
+from stages.training.checkpoints import (
+    LOG_STEPS,
+    KeepReference,
+    LogLine,
+    run_trainer,
+    save_policy,
+    shared_arguments,
+    split_batch,
+)
 from stages.training.grpo_trainer import CompactGRPOTrainer
+from stages.training.monitoring import RewardFunction, monitor_rewards
 from stages.training.settings import ReinforcementConfig
-
-ZERO_BATCHES = 10
-PENALTIES = ("length", "overlong", "repetition")
-"""Rewards of which 0 is the best."""
-logger = logging.getLogger(__name__)
-RewardFunction = Callable[..., list[float | None]]
 
 
 def train_grpo(
@@ -44,20 +48,28 @@ def train_grpo(
     trainer = CompactGRPOTrainer(
         model=str(policy),
         args=make_arguments(config, context),
-        reward_funcs=[reward if name in PENALTIES else watch_zeros(reward, name) for name, reward in rewards.items()],
+        reward_funcs=monitor_rewards(rewards),
         train_dataset=Dataset.from_list(make_rows(prompts, tokenizer, config)),
         processing_class=tokenizer,
+        ratio=config.ratio,
     )
+    if trainer.ref_model is not None:
+        trainer.add_callback(KeepReference(trainer.ref_model))
     log = run_trainer(trainer, context)
     save_policy(trainer.model, tokenizer, context.output_dir)
-    return summarise_log(log, config)
+    seconds = {name: round(value, 1) for name, value in sorted(trainer.seconds.items())}
+    return {**summarise_log(log, config), "seconds": seconds}
 
 
 def make_arguments(config: ReinforcementConfig, context: StepContext) -> GRPOConfig:
     completions = config.prompts_per_step * config.num_generations
     _, accumulation = split_batch(completions, context)
     return GRPOConfig(
-        **shared_arguments(completions, config.seed, context),
+        **{
+            **shared_arguments(completions, config.seed, context),
+            # A log line that spans a checkpoint would lose its first half in a resumed run.
+            "logging_steps": gcd(LOG_STEPS, config.save_steps),
+        },
         max_steps=config.steps,
         shuffle_dataset=False,
         steps_per_generation=accumulation * config.minibatches,
@@ -77,6 +89,8 @@ def make_arguments(config: ReinforcementConfig, context: StepContext) -> GRPOCon
         ref_model_mixup_alpha=1.0,
         ref_model_sync_steps=max(1, config.reference_refresh),
         temperature=config.temperature,
+        use_vllm=config.vllm,
+        vllm_mode="colocate",
         max_completion_length=config.max_completion_length,
         reward_weights=list(config.reward_weights.values()),
         save_steps=config.save_steps,
@@ -110,7 +124,17 @@ def check_lengths(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase,
         )
 
 
-SUMMARISED = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
+SUMMARISED = (
+    "reward",
+    "reward_std",
+    "frac_reward_zero_std",
+    "kl",
+    "entropy",
+    "clip_ratio/region_mean",
+    "completions/mean_length",
+    "completions/clipped_ratio",
+)
+SUMMARISED_PARTS = re.compile(r"rewards/.*/mean|accuracy/.*|reflection/.*|sampling/.*")
 
 
 def summarise_log(log: Sequence[LogLine], config: ReinforcementConfig) -> Metrics:
@@ -122,45 +146,23 @@ def summarise_log(log: Sequence[LogLine], config: ReinforcementConfig) -> Metric
     tail = lines[-max(1, len(lines) // 10) :]
     completions = config.steps * config.prompts_per_step * config.num_generations
     metrics: Metrics = {"steps": config.steps, "completions": completions}
-    for name in tail[-1]:
+    for name in sorted({name for line in tail for name in line}):
         values = [value for line in tail if (value := line.get(name)) is not None]
-        if values and (name in SUMMARISED or (name.startswith("rewards/") and name.endswith("/mean"))):
+        if values and (name in SUMMARISED or SUMMARISED_PARTS.fullmatch(name)):
             metrics[name] = sum(values) / len(values)
     return metrics
 
 
-def watch_zeros(reward: RewardFunction, name: str) -> RewardFunction:
-    """The reward; the log says why, most likely, when it pays nobody for many batches in a row (open-r1 #420)."""
-    batches = 0
-
-    @wraps(reward)
-    def watched(*args: Any, **columns: Any) -> list[float | None]:
-        nonlocal batches
-        values = reward(*args, **columns)
-        judged = [value for value in values if value is not None]
-        batches = batches + 1 if judged and not any(judged) else 0 if judged else batches
-        if batches == ZERO_BATCHES:
-            last = completion_text(columns["completions"][-1])
-            logger.warning(
-                "reward '%s' was 0 for all completions of %d batches in a row; the last one is %.200r. Most often a "
-                "chat template writes <think> itself or removes the thoughts, or completions are cut short",
-                name,
-                batches,
-                last,
-            )
-        return values
-
-    return watched
-
-
 def permute_rewards(reward: RewardFunction, seed: int) -> RewardFunction:
-    """The reward with its values shuffled within each batch: the control that must show no gain."""
-    rng = random.Random(seed)
+    """The reward with its values shuffled within each batch: the control that must show no gain.
+
+    By seed and step alone, so that a resumed run shuffles alike.
+    """
 
     @wraps(reward)
-    def permuted(*args: Any, **columns: Any) -> list[float | None]:
-        values = reward(*args, **columns)
-        rng.shuffle(values)
+    def permuted(*args: Any, trainer_state: TrainerState, **columns: Any) -> list[float | None]:
+        values = reward(*args, trainer_state=trainer_state, **columns)
+        random.Random(f"{seed}-{trainer_state.global_step}").shuffle(values)
         return values
 
     return permuted

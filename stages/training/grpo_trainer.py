@@ -4,17 +4,44 @@ TRL pads a whole rollout to its longest prompt and completion and computes every
 with its logits too. With prompts and answers of mixed length that is most of a training step.
 """
 
-from typing import Any
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch.nn.functional import pad
-from transformers import Qwen3ForCausalLM
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Qwen3ForCausalLM, TrainerCallback
 from trl import GRPOTrainer
 
-from stages.engines.decoder import Decoder, Draw, can_decode
+from stages.contract import StepError
+from stages.engines import name_draws
+from stages.engines.decoder import Decoder, Draw, can_decode, draw_uniforms
 from stages.training.compact import group_by_length
+from stages.training.objective import compute_output_loss
 
 Scores = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+PROBE_ROWS = 8
+MOST_DIFFERENCE = {"ours": 1e-3, "vllm": 0.2}
+"""Mean difference of log-probabilities between sampler and trainer: rounding in float32 gives 1e-6; in bfloat16 two
+implementations differ by some hundredths (TRL logs it as `sampling/sampling_logp_difference`)."""
+DEAD = 1e-2
+"""Rewards of a group that are equal up to rounding give advantages of up to 0.005."""
+
+
+class OptimiserClock(TrainerCallback):
+    """Adds the time of the optimiser's steps."""
+
+    def __init__(self, seconds: defaultdict[str, float]) -> None:
+        self.seconds, self.began = seconds, 0.0
+
+    def on_pre_optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        self.began = time.perf_counter()
+
+    def on_optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        self.seconds["optimiser"] += time.perf_counter() - self.began
 
 
 class CompactGRPOTrainer(GRPOTrainer):
@@ -24,6 +51,33 @@ class CompactGRPOTrainer(GRPOTrainer):
     other than the tiny base model's kind, everything is TRL's own.
     """
 
+    def __init__(self, *arguments: Any, ratio: Literal["token", "output"] = "token", **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.ratio = ratio
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        """Where the time of this process went."""
+        self.add_callback(OptimiserClock(self.seconds))
+        self.drawn: torch.Tensor | None = None
+        """Log-probabilities of the rollout in hand as its tokens were drawn, (rows, longest)."""
+
+    def training_step(self, *arguments: Any, **named: Any) -> Any:
+        began, before = time.perf_counter(), sum(self.seconds.values())
+        step: Any = super().training_step
+        loss = step(*arguments, **named)
+        self.seconds["train"] += time.perf_counter() - began - (sum(self.seconds.values()) - before)
+        return loss
+
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        save: Any = super()._save_checkpoint
+        with self.clock("checkpoint"):
+            save(*arguments, **named)
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - began
+
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False
     ) -> Any:
@@ -31,13 +85,56 @@ class CompactGRPOTrainer(GRPOTrainer):
         model: Any = self.model
         if not can_decode(model):
             generate: Any = super()._generate_single_turn
-            return generate(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
-        limit = int(self.max_completion_length or 0)
-        draw = Draw(self.temperature, self.top_p, torch.rand(len(prompt_ids), limit))
+            with self.clock("decode"):
+                return generate(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+        limit, asked = int(self.max_completion_length or 0), prompt_ids[::num_generations]
+        seed, names = int(torch.randint(2**31, ())), name_draws([str(ids) for ids in asked])
+        draw = Draw(self.temperature, self.top_p, draw_uniforms(seed, names, num_generations, limit))
         model.eval()
-        tokens = Decoder(model).decode(prompt_ids[::num_generations], num_generations, limit, draw, self.eos_token_ids)
+        decoder = Decoder(model)
+        with self.clock("decode"):
+            decoded = decoder.decode(asked, num_generations, limit, draw, self.eos_token_ids)
+        self.seconds["prefill"] += decoder.prefill_seconds
+        self.seconds["decode"] -= decoder.prefill_seconds
+        self.drawn = pad_sequence([torch.tensor(row.log_probs) for row in decoded], batch_first=True)
+        self.compare_log_probs(prompt_ids, [row.tokens for row in decoded])
         model.train()
-        return tokens, None
+        return [row.tokens for row in decoded], None
+
+    def compare_log_probs(self, prompts: list[list[int]], completions: list[list[int]]) -> None:
+        """Raises StepError unless sampler and trainer give some of the tokens drawn the same log-probabilities.
+
+        An old copy of the weights, another temperature or another position in one of them shows here, and nowhere
+        else: the run would learn from samples of a policy it does not have.
+        """
+        assert self.drawn is not None
+        rows = range(0, len(prompts), max(1, len(prompts) // PROBE_ROWS))
+        tokens = [torch.tensor(prompts[row] + completions[row]) for row in rows]
+        wanted = [torch.arange(len(prompts[row] + completions[row])) >= len(prompts[row]) for row in rows]
+        drawn = torch.cat([self.drawn[row, : len(completions[row])] for row in rows])
+        with torch.no_grad():
+            ids, mask = pad_sequence(tokens, batch_first=True), pad_sequence(wanted, batch_first=True)
+            scored, _ = score_tokens(self.model, ids, mask, self.temperature)
+        self.check_hand_over(float((scored - drawn).abs().mean()), "ours")
+
+    def check_hand_over(self, difference: float, sampler: str) -> None:
+        self._metrics["train"]["sampling/log_prob_difference"].append(difference)
+        if not difference <= MOST_DIFFERENCE[sampler]:
+            raise StepError(
+                f"sampler and trainer differ by {difference:.2g} in the log-probability of a token at step "
+                f"{self.state.global_step}, expected at most {MOST_DIFFERENCE[sampler]:g}: the sampler does not have "
+                "the policy's weights or temperature"
+            )
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        batch = super()._generate_and_score_completions(inputs)
+        if self.use_vllm:
+            self.check_hand_over(self._metrics["train"]["sampling/sampling_logp_difference/mean"][-1], "vllm")
+        return batch
+
+    def _calculate_rewards(self, *arguments: Any, **named: Any) -> Any:
+        with self.clock("score"):
+            return super()._calculate_rewards(*arguments, **named)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -52,20 +149,68 @@ class CompactGRPOTrainer(GRPOTrainer):
         """(log-probabilities, entropies, auxiliary loss), the first two (rows, logits_to_keep), 0 where padded.
 
         `input_ids` and `attention_mask` are (rows, prompt + logits_to_keep), prompts padded left, completions right.
+        Without gradients TRL asks for the reference model's, and for those of the policy that drew the tokens, which
+        are known.
         """
+        if not torch.is_grad_enabled() and model is self.model and self.drawn is not None:
+            return self.drawn, None, None
         if not can_decode(model):
             scores: Scores = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
             )
             return scores
+        if torch.is_grad_enabled():
+            return self.score_by_length(model, input_ids, attention_mask, logits_to_keep)
+        with self.clock("reference"):
+            return self.score_by_length(model, input_ids, attention_mask, logits_to_keep)
+
+    def score_by_length(self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, keep: int) -> Scores:
         groups = list(group_by_length(attention_mask.sum(dim=1)))
-        scored = [
-            score_rows(model, input_ids[rows], attention_mask[rows], logits_to_keep, self.temperature)
-            for rows in groups
-        ]
+        scored = [score_rows(model, input_ids[rows], attention_mask[rows], keep, self.temperature) for rows in groups]
         back = torch.cat(groups).argsort()
         log_probs, entropies = (torch.cat(part)[back] for part in zip(*scored, strict=True))
-        return log_probs, entropies if compute_entropy else None, None
+        return log_probs, entropies, None
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        """TRL's loss; without KL only of the rows that have an advantage, since the others have no gradient."""
+        share = 1.0
+        if self.beta == 0:
+            live = inputs["advantages"].abs() > DEAD
+            share = float(live.float().mean())
+            if not share:
+                return sum(weight.sum() for weight in model.parameters() if weight.requires_grad) * 0.0
+            inputs = select_rows(inputs, live)
+        if self.ratio == "output":
+            return share * self._compute_output_loss(model, inputs)
+        compute: Any = super()._compute_loss
+        return share * compute(model, inputs)
+
+    def _compute_output_loss(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+        mask = inputs["completion_mask"]
+        log_probs, entropies, _ = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs["prompt_mask"], mask], dim=1),
+            mask.shape[1],
+            compute_entropy=True,
+        )
+        old = inputs.get("old_per_token_logps", log_probs.detach())
+        loss, shown = compute_output_loss(
+            log_probs, old, inputs.get("ref_per_token_logps"), inputs["advantages"], mask, self.epsilon_low, self.beta
+        )
+        assert entropies is not None
+        shown["entropy"] = float((entropies * mask).sum() / mask.sum())
+        for name, value in shown.items():
+            self._metrics["train"][name].append(value)
+        return loss / self.current_gradient_accumulation_steps
+
+
+def select_rows(inputs: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]:
+    """The batch cut down to some of its rows; what is no tensor of rows stays."""
+    return {
+        name: value[rows] if isinstance(value, torch.Tensor) and value.shape[:1] == rows.shape else value
+        for name, value in inputs.items()
+    }
 
 
 def score_rows(
@@ -77,14 +222,22 @@ def score_rows(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(log-probabilities, entropies) of the completion tokens, (rows, logits_to_keep), 0 where padded."""
     answered = attention_mask[:, -logits_to_keep:].bool()
-    tokens, trained = align_left(input_ids, attention_mask, answered)
-    # Padding stands right of every token, where causal attention does not look.
-    hidden = model.model(input_ids=tokens).last_hidden_state[:, :-1]
-    log_probs = (model.lm_head(hidden[trained[:, 1:]]) / temperature).log_softmax(dim=-1)
-    chosen = log_probs.gather(1, tokens[trained].unsqueeze(1)).squeeze(1)
-    entropies = -(log_probs.detach().exp() * log_probs.detach()).sum(dim=-1)
+    chosen, entropies = score_tokens(model, *align_left(input_ids, attention_mask, answered), temperature)
     empty = chosen.new_zeros(answered.shape)
     return empty.masked_scatter(answered, chosen), empty.masked_scatter(answered, entropies)
+
+
+def score_tokens(
+    model: Any, tokens: torch.Tensor, wanted: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log-probabilities, entropies) of the wanted tokens, row by row; `tokens` and `wanted` (rows, columns).
+
+    Padding stands right of every token, where causal attention does not look.
+    """
+    hidden = model.model(input_ids=tokens).last_hidden_state[:, :-1]
+    log_probs = (model.lm_head(hidden[wanted[:, 1:]]) / temperature).log_softmax(dim=-1)
+    chosen = log_probs.gather(1, tokens[wanted].unsqueeze(1)).squeeze(1)
+    return chosen, -(log_probs.detach().exp() * log_probs.detach()).sum(dim=-1)
 
 
 def align_left(

@@ -1,6 +1,6 @@
 """Settings of the trainers. Defaults are the paper's (R1 v2 §3.2 and appendix B.4) where it gives one."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -93,6 +93,10 @@ class ReinforcementConfig(StepConfig):
     """KL coefficient (paper: 0.001)."""
     epsilon: float = Field(default=10.0, gt=0)
     """Clip range of the ratio (paper: 10)."""
+    ratio: Literal["token", "output"] = "token"
+    """What the ratio and the KL estimator are of: each token (DeepSeekMath), or the whole output as R1 prints it."""
+    vllm: bool = False
+    """Roll out with vLLM in the trainer's process; needs a GPU."""
     reference_refresh: int = Field(default=400, ge=0)
     """Reference model <- policy every so many steps (paper: 400); 0 = never."""
     domain_shares: dict[str, Annotated[float, Field(ge=0)]] = Field(
