@@ -97,14 +97,22 @@ class LogMetrics(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Rewritten from the restored history, so that a resumed log has no line twice."""
-        self.path.write_text("".join(f"{json.dumps(line)}\n" for line in state.log_history))
+        self.path.write_text("".join(map(write_line, state.log_history)))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         line = state.log_history[-1]
+        if "train_runtime" in line:
+            # A summary of this process alone: after a resume, not of the training.
+            return
         with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(write_line(line))
         shown = {k: v for k, v in line.items() if k in ("loss", "reward") and isinstance(v, float)}
         self.progress(state.global_step, state.max_steps, **shown)
+
+
+def write_line(line: LogLine) -> str:
+    # TRL's trainers count tokens from the start of the process.
+    return json.dumps({name: value for name, value in line.items() if name != "num_tokens"}) + "\n"
 
 
 def read_log(path: Path) -> list[LogLine]:

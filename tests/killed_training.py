@@ -1,0 +1,144 @@
+"""Trainings that are killed at random moments and resumed until they are done.
+
+    python -m tests.killed_training KIND BASE FOLDER KILLS
+
+A process of its own that has loaded everything and trains in forks of itself: twenty starts of Python would take longer
+than the trainings. Fails if one ends otherwise than a training that nobody disturbed. Prints how often it killed, and
+how often it did so after a checkpoint.
+"""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from stages.reasoning_rl import ReasoningRLConfig
+from stages.rewards import load_reward
+from stages.rows import assistant_turn, user_turn
+from stages.training.checkpoints import newest_checkpoint, read_log
+from stages.training.grpo import train_grpo
+from stages.training.reward_model import train_pairwise, train_pointwise
+from stages.training.settings import RewardModelConfig
+from tests import micro_model
+
+GRPO = ReasoningRLConfig(
+    steps=12,
+    prompts_per_step=2,
+    num_generations=4,
+    minibatches=2,
+    beta=0.05,
+    reference_refresh=4,
+    learning_rate=1e-3,
+    max_completion_length=24,
+    save_steps=2,
+)
+REWARD_MODEL = RewardModelConfig(epochs=50, batch_size=8, learning_rate=3e-3, max_length=384, held_out=0.2)
+
+
+def train_by_rl(base: Path, folder: Path) -> None:
+    rewards = {name: load_reward(name) for name in GRPO.reward_weights}
+    train_grpo(base, micro_model.make_prompts("math", 24), rewards, GRPO, micro_model.make_context(folder))
+
+
+def train_by_example(base: Path, folder: Path) -> None:
+    micro_model.train(base, folder, 400)
+
+
+def train_on_pairs(base: Path, folder: Path) -> None:
+    prompts = micro_model.make_prompts("math", 40)
+    rows = [
+        {
+            "id": p.id,
+            "prompt": user_turn(p.question),
+            "chosen": assistant_turn("Yes."),
+            "rejected": assistant_turn("No!"),
+        }
+        for p in prompts
+    ]
+    train_pairwise(base, rows, REWARD_MODEL, micro_model.make_context(folder))
+
+
+def train_on_labels(base: Path, folder: Path) -> None:
+    prompts = micro_model.make_prompts("math", 40)
+    rows = [
+        {"id": p.id, "prompt": user_turn(p.question), "completion": assistant_turn(f"It is {n}."), "safe": n % 2 == 0}
+        for n, p in enumerate(prompts)
+    ]
+    train_pointwise(base, rows, REWARD_MODEL, micro_model.make_context(folder))
+
+
+KINDS: dict[str, Callable[[Path, Path], None]] = {
+    "grpo": train_by_rl,
+    "sft": train_by_example,
+    "pairs": train_on_pairs,
+    "labels": train_on_labels,
+}
+
+
+Outcome = tuple[dict[str, torch.Tensor], list[dict[str, float | None]]]
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """Weights, and the log without times."""
+    lines = [
+        {name: value for name, value in line.items() if name != "step_time"}
+        for line in read_log(folder / "output" / "training_log.jsonl")
+    ]
+    return micro_model.read_weights(folder / "output"), lines
+
+
+def start(train: Callable[[], None]) -> int:
+    """Pid of a fork that trains."""
+    if pid := os.fork():
+        return pid
+    train()
+    os._exit(0)
+
+
+def kill_and_resume(kind: str, base: Path, folder: Path, kills: int, longest: float) -> int:
+    """Trains, is killed, and trains again, until it was killed often enough and came to its end; kills that left a
+    checkpoint behind."""
+    rng, killed, resumed = random.Random(kind), 0, 0
+    while True:
+        pid = start(lambda: KINDS[kind](base, folder / "broken"))
+        if killed < kills:
+            time.sleep(rng.uniform(0.2, longest))
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        if os.WIFSIGNALED(status):
+            killed += 1
+            resumed += newest_checkpoint(folder / "broken" / "scratch") is not None
+        elif status:
+            raise SystemExit(f"a resumed training failed with status {status}")
+        else:
+            compare(read_outcome(folder / "whole"), read_outcome(folder / "broken"))
+            if killed == kills:
+                return resumed
+            shutil.rmtree(folder / "broken")
+
+
+def compare(whole: Outcome, broken: Outcome) -> None:
+    (weights, log), (broken_weights, broken_log) = whole, broken
+    for line, expected in zip(broken_log, log, strict=True):
+        assert line == expected, f"logs differ: {line}, expected {expected}"
+    assert weights.keys() == broken_weights.keys()
+    assert all(torch.equal(weights[name], broken_weights[name]) for name in weights), "weights differ"
+
+
+def main(kind: str, base: Path, folder: Path, kills: int) -> None:
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    _, status = os.waitpid(start(lambda: KINDS[kind](base, folder / "whole")), 0)
+    if status:
+        raise SystemExit(f"the unbroken training failed with status {status}")
+    print(kills, kill_and_resume(kind, base, folder, kills, time.monotonic() - began))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
