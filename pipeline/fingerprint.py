@@ -29,6 +29,11 @@ class Identity:
     def fingerprint(self) -> str:
         return hash_json(asdict(self))
 
+    def hash_without(self, field: str) -> str:
+        """The fingerprint, blind to one field of the config."""
+        config = {name: value for name, value in self.config.items() if name != field}
+        return hash_json({**asdict(self), "config": config})
+
 
 def hash_json(value: Mapping[str, Any]) -> str:
     """sha256 of the canonical JSON of `value`."""

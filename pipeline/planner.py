@@ -10,6 +10,7 @@ from typing import Literal
 
 from pipeline.config import Profile
 from pipeline.fingerprint import Identity, explain, identify
+from pipeline.scratch import find_extendable
 from pipeline.store import Artifact, Ref, Store, refuse_damage
 from stages.contract import ConfigError, Step, find_step
 
@@ -138,13 +139,22 @@ def plan_step(
     identity = identify(step, profile.configs[step.name], digests)
     if not forced and (found := store.find(step.name, identity.fingerprint)):
         return reuse(found, "same fingerprint")
-    reason = "forced" if forced else explain_run(step, identity, store)
+    reason = "forced" if forced else explain_extension(step, identity, store) or explain_run(step, identity, store)
     return PlannedStep(step.name, step.stage, "run", reason, identity.fingerprint, forced=forced)
 
 
 def reuse(artifact: Artifact, reason: str) -> PlannedStep:
     record = artifact.record
     return PlannedStep(record.step, record.stage, "reuse", reason, record.fingerprint, artifact)
+
+
+def explain_extension(step: Step, identity: Identity, store: Store) -> str:
+    """What would be extended, from which version; empty if nothing can be."""
+    shorter = find_extendable(store, step, identity)
+    if not shorter:
+        return ""
+    field, before = step.extendable, shorter.record.config[step.extendable]
+    return f"extend {step.config_section}.{field} {before} -> {identity.config[field]} from {shorter.ref}"
 
 
 def explain_run(step: Step, identity: Identity, store: Store) -> str:

@@ -24,14 +24,13 @@ from pipeline.fingerprint import Identity, identify
 from pipeline.planner import PlannedStep
 from pipeline.progress import ProgressReader, Report, show_progress
 from pipeline.provenance import SOURCE_ROOT, Provenance, describe_host, digest_source, read_git
+from pipeline.scratch import PUBLISHED, find_extendable, scratch_folder
 from pipeline.store import Artifact, Record, Source, Store, make_folder, refuse_damage
 from pipeline.supervisor import GRACE_SECONDS, start_supervised
 from stages.contract import ArtifactError, ConfigError, DataError, Runtime, Step, StepError, find_step
 
 POLL_SECONDS = 0.1
 LOG_LINES = 12
-PUBLISHED = ".published"
-"""Suffix of a file that exists once scratch state led to an artifact, so that a forced run starts afresh."""
 PREEMPTED = 4
 """Exit code of a child that was asked to stop, as stages/__main__.py documents."""
 ERRORS = {error.__name__: error for error in (ConfigError, DataError, ArtifactError, StepError)}
@@ -108,7 +107,9 @@ def run_step(
                 return found
             for damaged in store.matches(step.name, identity.fingerprint):
                 refuse_damage(damaged, store.check(damaged))
-        scratch = (store.folder / ".scratch" / f"{step.name}-{identity.fingerprint[:12]}").resolve()
+        scratch = scratch_folder(store, step, identity)
+        if force or not find_extendable(store, step, identity):
+            drop_published(scratch)
         return run_job(Job(step, identity, profile.runtime_of(step.name), inputs, scratch), store, lock, report)
 
 
@@ -128,14 +129,18 @@ def run_job(job: Job, store: Store, lock: int, report: Report) -> Artifact:
     return artifact
 
 
+def drop_published(scratch: Path) -> None:
+    """Drops state that already led to an artifact; that of an unfinished run is kept."""
+    marker = scratch.with_name(scratch.name + PUBLISHED)
+    if marker.exists():
+        if scratch.exists():
+            shutil.rmtree(scratch)
+        marker.unlink()
+
+
 def prepare_scratch(job: Job) -> None:
-    """State that already led to an artifact is dropped; state of an unfinished run is kept."""
-    if job.beside(PUBLISHED).exists():
-        if job.scratch.exists():
-            shutil.rmtree(job.scratch)
-        job.beside(PUBLISHED).unlink()
     make_folder(job.scratch)
-    for suffix in (".progress", ".result"):
+    for suffix in (PUBLISHED, ".progress", ".result"):
         job.beside(suffix).unlink(missing_ok=True)
 
 

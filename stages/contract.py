@@ -106,6 +106,9 @@ class Step:
     revision: int = 1
     section: str = ""
     """Section of the profile with its config; empty = `name`."""
+    extendable: str = ""
+    """Config field that may grow without a change to what was done before, as the number of steps at a constant
+    learning rate: a finished run then goes on from its last state."""
 
     @property
     def config_section(self) -> str:

@@ -1,8 +1,9 @@
 """Which prompts RL visits, in order: each set and each reasoning domain in its proportion, small ones recurring."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, cycle, islice, pairwise
+from itertools import count as count_from
 from typing import TypeVar
 
 from stages.contract import ConfigError, DataError
@@ -20,7 +21,7 @@ def count_visits(config: ReinforcementConfig) -> int:
 
 
 def draw_reasoning(prompts: Sequence[Prompt], count: int, config: ReinforcementConfig) -> list[Prompt]:
-    """`count` rule-rewarded prompts, their domains in proportion and shuffled.
+    """`count` rule-rewarded prompts, their domains in proportion everywhere; more of them begin with the same ones.
 
     Raises ConfigError for a domain that has no share, DataError if there are no prompts.
     """
@@ -31,16 +32,24 @@ def draw_reasoning(prompts: Sequence[Prompt], count: int, config: ReinforcementC
     for domain in domains:
         if domain not in config.domain_shares:
             raise ConfigError(f"domain_shares has no '{domain}', which has prompts; add it, with 0 to leave it out")
-    parts = share_out(count, {domain: config.domain_shares[domain] for domain in domains})
-    drawn = [
-        prompt
-        for domain, part in parts.items()
-        for prompt in draw_prompts([p for p in prompts if p.domain == domain], "rule", part, rng)
-    ]
-    if len(drawn) < count:
+    shares = {domain: config.domain_shares[domain] for domain in domains}
+    if not sum(shares.values()):
         raise DataError("the train split has no prompts rewarded by 'rule' in a domain with a share; expected some")
-    rng.shuffle(drawn)
-    return drawn
+    order = list(islice(interleave(shares), count))
+    visits = {
+        domain: iter(draw_prompts([p for p in prompts if p.domain == domain], "rule", order.count(domain), rng))
+        for domain in domains
+    }
+    return [next(visits[domain]) for domain in order]
+
+
+def interleave(shares: Mapping[Name, float]) -> Iterator[Name]:
+    """Names without end, at each place the one that is most behind its share: a longer run begins as a shorter one."""
+    total, taken = sum(shares.values()), dict.fromkeys(shares, 0)
+    for place in count_from(1):
+        name = max(shares, key=lambda name: shares[name] / total * place - taken[name])
+        taken[name] += 1
+        yield name
 
 
 def draw_prompts(prompts: Sequence[Prompt], source: RewardSource, count: int, rng: random.Random) -> list[Prompt]:

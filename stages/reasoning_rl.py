@@ -33,5 +33,6 @@ STEPS = (
         {"policy": "cold_start_sft", "prompts": "prompts"},
         ReasoningRLConfig,
         train_reasoning_rl,
+        extendable="steps",
     ),
 )

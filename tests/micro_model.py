@@ -1,8 +1,5 @@
 """A model of the real architecture that a test can make and train in seconds."""
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 import torch
@@ -30,7 +27,6 @@ BASE = BaseModelConfig(
     batch_size=16,
 )
 SFT = SupervisedConfig(epochs=2, batch_size=4, learning_rate=1e-3, max_length=384)
-KILLED_AT = 60
 
 
 def make_context(folder: Path, progress: Progress = no_progress, **inputs: Path) -> StepContext:
@@ -66,14 +62,3 @@ def train(base: Path, folder: Path, rows: int, progress: Progress = no_progress)
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
-
-
-def die(done: int, total: int, **metrics: float | str) -> None:
-    """A `Progress` that ends the process as a crash would."""
-    if done >= KILLED_AT:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    train(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), die)

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from stages.contract import DataError
 from stages.mixture import count_visits, draw_prompts, draw_reasoning, share_out
 from stages.training.settings import ReinforcementConfig
 from tests.micro_model import make_prompts
@@ -24,6 +25,17 @@ def test_the_order_is_a_matter_of_the_seed() -> None:
     drawn = draw_reasoning(PROMPTS, 40, CONFIG)
     assert drawn == draw_reasoning(PROMPTS, 40, CONFIG)
     assert drawn != draw_reasoning(PROMPTS, 40, CONFIG.model_copy(update={"seed": 1}))
+
+
+@pytest.mark.parametrize("shares", [{}, {"math": 5.0, "stem": 3.0}])
+def test_a_longer_run_begins_as_a_shorter_one(shares: dict[str, float]) -> None:
+    config = CONFIG.model_copy(update={"domain_shares": shares})
+    assert draw_reasoning(PROMPTS, 100, config)[:37] == draw_reasoning(PROMPTS, 37, config)
+
+
+def test_domains_without_a_share_leave_nothing_to_draw() -> None:
+    with pytest.raises(DataError, match="in a domain with a share"):
+        draw_reasoning(PROMPTS, 10, CONFIG.model_copy(update={"domain_shares": {"math": 0.0, "stem": 0.0}}))
 
 
 def test_a_domain_can_be_left_out() -> None:

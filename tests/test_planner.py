@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.cleaning import collect_garbage
 from pipeline.config import load_profile
 from pipeline.planner import PlannedStep, Selection, plan_run
 from pipeline.recipe import check_recipe
@@ -57,6 +58,21 @@ def test_one_setting_reruns_what_depends_on_it_and_is_named(made: Path) -> None:
     assert to_run(planned) == ["refine", "evaluate_refine"]
     assert planned["refine"].reason == "refine.scale 1.0 -> 2.0"
     assert planned["evaluate_refine"].reason == "upstream refine will run"
+
+
+def test_a_longer_run_is_an_extension_while_the_state_of_the_shorter_one_is_there(tmp_path: Path) -> None:
+    write_profile(tmp_path)
+    steps = tuple(replace(step, extendable="scale") if step.name == "refine" else step for step in STEPS)
+    run_toy(tmp_path, steps=steps)
+    reasons = [plan(tmp_path, f"refine.scale={n}", steps=steps)["refine"].reason for n in (2, 0.5)]
+    assert reasons == ["extend refine.scale 1.0 -> 2.0 from refine@v1", "refine.scale 1.0 -> 0.5"]
+    forced = plan(tmp_path, "refine.scale=2", steps=steps, force=("refine",))
+    assert forced["refine"].reason == "forced"
+    other = plan(tmp_path, "refine.scale=2", "refine.seed=1", steps=steps)["refine"].reason
+    assert "extend" not in other
+    store = Store(tmp_path / "artifacts", "toy")
+    collect_garbage(store, delete=True)
+    assert plan(tmp_path, "refine.scale=2", steps=steps)["refine"].reason == "refine.scale 1.0 -> 2.0"
 
 
 def test_runtime_changes_nothing(made: Path) -> None:

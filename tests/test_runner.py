@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,18 @@ from tests.toy_stage import STEPS, run_toy, write_profile
 
 
 def make(
-    folder: Path, name: str, *overrides: str, inputs: Mapping[str, Artifact] | None = None, force: bool = False
+    folder: Path,
+    name: str,
+    *overrides: str,
+    inputs: Mapping[str, Artifact] | None = None,
+    force: bool = False,
+    extendable: str = "",
 ) -> tuple[Artifact, list[Update]]:
     profile = load_profile(folder / "toy.yaml", overrides, STEPS)
     store = Store(folder / "artifacts", profile.project)
     updates: list[Update] = []
-    artifact = run_step(find_step(STEPS, name), profile, store, inputs or {}, force=force, report=updates.append)
+    step = replace(find_step(STEPS, name), extendable=extendable)
+    artifact = run_step(step, profile, store, inputs or {}, force=force, report=updates.append)
     return artifact, updates
 
 
@@ -92,6 +99,16 @@ def test_state_of_a_failed_run_is_kept_for_the_next(folder: Path, source: Artifa
             make(folder, "weigh", "weigh.fail=data", inputs={"data": source})
     state = next(path for path in (folder / "artifacts/toy/.scratch").glob("weigh-*") if path.is_dir())
     assert (state / "runs").read_text() == "xx"
+
+
+def test_a_longer_run_goes_on_from_the_state_of_a_shorter_one_and_only_then(folder: Path, source: Artifact) -> None:
+    runs = []
+    for scale, force in ((1, False), (2, False), (3, False), (2.5, False), (4, True), (5, False)):
+        changes = (f"weigh.scale={scale}",)
+        artifact, _ = make(folder, "weigh", *changes, inputs={"data": source}, force=force, extendable="scale")
+        state = next(path for path in (folder / "artifacts/toy/.scratch").glob("weigh-*") if path.is_dir())
+        runs.append((artifact.ref.version, (state / "runs").read_text()))
+    assert runs == [(1, "x"), (2, "xx"), (3, "xxx"), (4, "x"), (5, "x"), (6, "xx")]
 
 
 def test_a_damaged_input_is_refused(folder: Path, source: Artifact) -> None:

@@ -2,9 +2,6 @@
 
 import json
 import math
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +12,6 @@ import torch
 from datasets import Dataset
 from pydantic import ValidationError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -117,23 +113,6 @@ def test_any_document_can_begin_a_block(micro_base: Path) -> None:
     assert 0.2 < sum(length < 30 for length in firsts) / len(firsts) < 0.8
 
 
-@pytest.mark.parametrize("rows", [160, 200])
-def test_sft_killed_in_the_second_epoch_ends_with_the_same_weights(micro_base: Path, tmp_path: Path, rows: int) -> None:
-    """The checkpoint of step 50 stands inside the second epoch with 160 rows, at its very start with 200."""
-    assert AutoConfig.from_pretrained(micro_base).attention_dropout > 0
-    command = [sys.executable, "-m", "tests.micro_model", str(micro_base), str(tmp_path / "broken"), str(rows)]
-    killed = subprocess.run(command, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not list((tmp_path / "broken" / "output").glob("*.safetensors"))
-    steps = list[int]()
-    micro_model.train(micro_base, tmp_path / "broken", rows, lambda done, total, **metrics: steps.append(done))
-    assert steps[0] == 55
-    micro_model.train(micro_base, tmp_path / "whole", rows)
-    broken, whole = (micro_model.read_weights(tmp_path / name / "output") for name in ("broken", "whole"))
-    assert broken.keys() == whole.keys()
-    assert all(torch.equal(broken[name], whole[name]) for name in whole)
-
-
 def write_checkpoint(folder: Path, complete: bool = True) -> Path:
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
@@ -145,10 +124,12 @@ def write_checkpoint(folder: Path, complete: bool = True) -> Path:
 
 def test_only_whole_checkpoints_are_resumed_from(tmp_path: Path) -> None:
     whole = write_checkpoint(tmp_path / "checkpoint-50")
+    beyond = write_checkpoint(tmp_path / "checkpoint-200")
     damaged, unfinished = write_checkpoint(tmp_path / "checkpoint-100"), tmp_path / "checkpoint-150"
     (damaged / "model.safetensors").write_bytes(b"weighty")
     write_checkpoint(unfinished, complete=False)
-    assert newest_checkpoint(tmp_path) == whole
+    assert newest_checkpoint(tmp_path, lambda step: step < 200) == whole
+    assert not beyond.exists()
     assert not damaged.exists() and not unfinished.exists()
     (whole / "model.safetensors").unlink()
     assert newest_checkpoint(tmp_path) is None
@@ -261,30 +242,16 @@ def test_rollouts_on_a_cpu_stand_beside_their_prompts(micro_base: Path, tmp_path
     assert len(set(map(tuple, expected))) > 1
 
 
-class Interrupted(Exception):
-    pass
-
-
-def interrupt(done: int, total: int, **metrics: float | str) -> None:
-    if done == 10:
-        raise Interrupted
-
-
-def test_grpo_resumed_within_one_pass_over_the_prompts_ends_with_the_same_weights(
-    micro_base: Path, tmp_path: Path
-) -> None:
-    """Without a reference model, which no checkpoint holds."""
-    changes = {"steps": 12, "minibatches": 1, "save_steps": 4, "beta": 0.0, "learning_rate": 1e-3}
-    config = GRPO.model_copy(update=changes)
-    prompts = micro_model.make_prompts("math", 40)
+def test_a_longer_grpo_goes_on_where_a_shorter_one_ended(micro_base: Path, tmp_path: Path) -> None:
+    """Also one whose last rollout was cut: that rollout is drawn again."""
+    changes = {"steps": 9, "save_steps": 4, "beta": 0.01, "reference_refresh": 6, "learning_rate": 1e-3}
+    config, prompts = GRPO.model_copy(update=changes), micro_model.make_prompts("math", 40)
     rewards = {name: load_reward(name) for name in config.reward_weights}
-    with pytest.raises(Interrupted):
-        train_grpo(micro_base, prompts, rewards, config, micro_model.make_context(tmp_path / "broken", interrupt))
-    assert newest_checkpoint(tmp_path / "broken" / "scratch") == tmp_path / "broken" / "scratch" / "checkpoint-8"
-    for name in ("broken", "whole"):
-        train_grpo(micro_base, prompts, rewards, config, micro_model.make_context(tmp_path / name))
-    broken, whole = (micro_model.read_weights(tmp_path / name / "output") for name in ("broken", "whole"))
-    assert all(torch.equal(broken[name], whole[name]) for name in whole)
+    for name, steps in (("extended", 5), ("extended", 9), ("whole", 9)):
+        context = micro_model.make_context(tmp_path / name)
+        train_grpo(micro_base, prompts, rewards, config.model_copy(update={"steps": steps}), context)
+    extended, whole = (micro_model.read_weights(tmp_path / name / "output") for name in ("extended", "whole"))
+    assert all(torch.equal(extended[name], whole[name]) for name in whole)
 
 
 def test_grpo_is_set_to_the_papers_objective(tmp_path: Path) -> None:

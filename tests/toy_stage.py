@@ -126,11 +126,11 @@ def write_profile(folder: Path, **sections: object) -> Path:
     return path
 
 
-def run_toy(folder: Path, *overrides: str) -> None:
+def run_toy(folder: Path, *overrides: str, steps: Sequence[Step] = STEPS) -> None:
     """Runs the whole toy recipe on `folder`/toy.yaml, below `folder`/artifacts."""
-    profile = load_profile(folder / "toy.yaml", overrides, STEPS)
+    profile = load_profile(folder / "toy.yaml", overrides, steps)
     store = Store(folder / "artifacts", profile.project)
-    run_plan(plan_run(STEPS, profile, store), STEPS, profile, store)
+    run_plan(plan_run(steps, profile, store), steps, profile, store)
 
 
 if __name__ == "__main__":

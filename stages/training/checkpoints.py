@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
-def newest_checkpoint(scratch_dir: Path) -> Path | None:
-    """The newest whole checkpoint; broken ones are removed so that none is ever resumed from."""
-    folders = sorted(scratch_dir.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
-    for folder in folders:
-        if is_complete(folder):
+def newest_checkpoint(scratch_dir: Path, usable: Callable[[int], bool] = lambda step: True) -> Path | None:
+    """The newest whole checkpoint of a usable step; newer ones are removed so that none is ever resumed from."""
+    folders = sorted(((int(p.name.rpartition("-")[2]), p) for p in scratch_dir.glob("checkpoint-*")), reverse=True)
+    for step, folder in folders:
+        if usable(step) and is_complete(folder):
             return folder
         shutil.rmtree(folder)
     return None
@@ -164,12 +165,16 @@ def shared_arguments(batch_size: int, seed: int, context: StepContext) -> dict[s
     }
 
 
-def run_trainer(trainer: Any, context: StepContext) -> list[LogLine]:
-    """Trains to the last planned step, from the newest whole checkpoint if there is one; returns the log."""
+def run_trainer(trainer: Any, context: StepContext, rollout_steps: int = 1) -> list[LogLine]:
+    """Trains to the last planned step, from the newest whole checkpoint if there is one; returns the log.
+
+    A checkpoint inside a rollout, as the last one of a run may be, is none to go on from, nor is one of a longer run.
+    """
     log = context.output_dir / "training_log.jsonl"
     trainer.add_callback(MarkComplete())
     trainer.add_callback(LogMetrics(log, context.progress))
-    checkpoint = newest_checkpoint(context.scratch_dir)
+    last = trainer.args.max_steps if trainer.args.max_steps > 0 else math.inf
+    checkpoint = newest_checkpoint(context.scratch_dir, lambda step: step % rollout_steps == 0 and step <= last)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     done, planned = trainer.state.global_step, trainer.state.max_steps
     if done < planned:

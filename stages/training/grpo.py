@@ -55,7 +55,7 @@ def train_grpo(
     )
     if trainer.ref_model is not None:
         trainer.add_callback(KeepReference(trainer.ref_model))
-    log = run_trainer(trainer, context)
+    log = run_trainer(trainer, context, config.minibatches)
     save_policy(trainer.model, tokenizer, context.output_dir)
     seconds = {name: round(value, 1) for name, value in sorted(trainer.seconds.items())}
     return {**summarise_log(log, config), "seconds": seconds}

@@ -25,10 +25,10 @@ def compute_output_loss(
     clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
     losses = -torch.minimum(ratio * advantages, clipped * advantages)
     cut = (ratio * advantages > clipped * advantages).float()
-    shown = {"clip_ratio/region_mean": float(cut.mean())}
+    shown = {"clip_ratio/region_mean": cut.mean().item()}
     if reference is not None:
         difference = ((reference - log_probs) * mask).sum(dim=1)
         kl = difference.exp() - difference - 1
         losses = losses + beta * kl
-        shown["kl"] = float(kl.mean())
+        shown["kl"] = kl.mean().item()
     return losses.mean(), shown
