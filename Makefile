@@ -8,15 +8,15 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 PIPELINE := $(PY) -m pipeline
-STAGES := setup cold_start reasoning_rl rejection_sampling all_scenario_rl evaluation
+STAGES := setup r1_zero cold_start reasoning_rl rejection_sampling all_scenario_rl evaluation
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format smoke nightly plan show verify report clean \
-	cold-start reasoning-rl rejection-sampling all-scenario-rl evaluation
+	r1-zero cold-start reasoning-rl rejection-sampling all-scenario-rl evaluation
 
 help: ## list these targets
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 22
 	@echo
 	@echo "CONFIG=$(CONFIG)   the profile a target works on"
 	@echo "FORCE=1                      makes a stage (or the demo) again although nothing changed"
@@ -39,13 +39,14 @@ demo: $(INSTALLED) ## the whole recipe on a laptop CPU, then the report
 smoke: $(INSTALLED) ## the same chain, as small as it can be
 	@$(PIPELINE) run configs/smoke.yaml
 
-cold-start reasoning-rl rejection-sampling all-scenario-rl evaluation: stage = $(subst -,_,$@)
+r1-zero cold-start reasoning-rl rejection-sampling all-scenario-rl evaluation: stage = $(subst -,_,$@)
+r1-zero: $(INSTALLED) ## R1-Zero: RL from the base model alone
 cold-start: $(INSTALLED) ## stage 1: cold-start data and SFT
 reasoning-rl: $(INSTALLED) ## stage 2: GRPO on reasoning prompts
 rejection-sampling: $(INSTALLED) ## stage 3: sampled and filtered data, SFT of the base model
 all-scenario-rl: $(INSTALLED) ## stage 4: reward models, GRPO on all prompts
 evaluation: $(INSTALLED) ## every checkpoint on test rows
-cold-start reasoning-rl rejection-sampling all-scenario-rl evaluation:
+r1-zero cold-start reasoning-rl rejection-sampling all-scenario-rl evaluation:
 	@$(PIPELINE) run $(CONFIG) --only $(stage) $(if $(FORCE),--force $(stage))
 
 plan: $(INSTALLED) ## what a run would do, and why

@@ -21,7 +21,7 @@ from pipeline.cleaning import collect_garbage
 from pipeline.config import Profile, load_profile, profile_model
 from pipeline.planner import PlannedStep, Selection, plan_run
 from pipeline.provenance import digest_source
-from pipeline.recipe import R1, check_recipe
+from pipeline.recipe import R1, check_recipe, resolve_recipe
 from pipeline.store import Artifact, Ref, Store, refuse_damage
 from stages.contract import ArtifactError, ConfigError, PipelineError, Step, StepError, find_step
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], steps: Sequence[Step] = R1) -> int:
     try:
         check_recipe(steps)
         profile = load_profile(given.config, given.set, steps)
-        code: int = given.command(given, profile, Store(ARTIFACTS, profile.project), steps)
+        code: int = given.command(given, profile, Store(ARTIFACTS, profile.project), resolve_recipe(steps, profile))
         return code
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -36,6 +36,8 @@ class ProfileSections(BaseModel):
 
     project: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Folder below artifacts/ that everything is published in."""
+    leave_out: tuple[str, ...] = ()
+    """Steps or stages that this profile does without, and with them what is made from them."""
     runtime: RuntimeSection = RuntimeSection()
     """How steps are run; never changes a result."""
 
@@ -48,6 +50,7 @@ class Profile:
     project: str
     configs: Mapping[str, StepConfig]
     """Config by step name."""
+    leave_out: tuple[str, ...]
     runtime: RuntimeSection
     resolved: Mapping[str, Any]
     """The whole profile with every default filled in, as plain values."""
@@ -80,7 +83,7 @@ def load_profile(path: Path, overrides: Sequence[str], steps: Sequence[Step]) ->
         if name not in names:
             raise ConfigError(f"{path}: runtime.steps.{name}: no such step{suggest(name, names)}")
     configs = {step.name: getattr(profile, step.config_section) for step in steps}
-    return Profile(path, profile.project, configs, profile.runtime, profile.model_dump(mode="json"))
+    return Profile(path, profile.project, configs, profile.leave_out, profile.runtime, profile.model_dump(mode="json"))
 
 
 def profile_model(steps: Sequence[Step]) -> type[BaseModel]:

@@ -31,10 +31,10 @@ from pipeline.config import Profile, load_profile
 from pipeline.embedded_server import serve_prefect
 from pipeline.planner import PlannedStep, Selection, plan_run
 from pipeline.progress import show_progress
-from pipeline.recipe import R1
+from pipeline.recipe import R1, resolve_recipe
 from pipeline.runner import run_planned
 from pipeline.store import Artifact, Ref, Store
-from stages.contract import ConfigError, find_step
+from stages.contract import ConfigError, Step, find_step
 
 DEMO = "configs/demo.yaml"
 NAMES_CODE_OR_FILE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|[/~].*|(.*/)?\.\.(/.*)?", re.DOTALL)
@@ -67,6 +67,7 @@ def make_stage_flow(stage: str) -> Flow[..., Refs]:
     return run_stage
 
 
+r1_zero = make_stage_flow("r1_zero")
 cold_start = make_stage_flow("cold_start")
 reasoning_rl = make_stage_flow("reasoning_rl")
 rejection_sampling = make_stage_flow("rejection_sampling")
@@ -87,7 +88,7 @@ def run_with_prefect(profile_path: str, selection: Selection, overrides: Sequenc
     if PREFECT_API_URL.value():
         check_server()
         return run(profile_path, overrides, selection)
-    log = open_profile(profile_path, overrides)[1].folder / ".scratch" / "prefect-server.log"
+    log = open_profile(profile_path, overrides)[2].folder / ".scratch" / "prefect-server.log"
     with serve_prefect(log) as url, temporary_settings({PREFECT_API_URL: url}):
         try:
             return run(profile_path, overrides, selection)
@@ -126,18 +127,18 @@ def iterate_texts(value: Any) -> Iterator[str]:
             yield from iterate_texts(item)
 
 
-def open_profile(profile_path: str, overrides: Sequence[str]) -> tuple[Profile, Store]:
+def open_profile(profile_path: str, overrides: Sequence[str]) -> tuple[tuple[Step, ...], Profile, Store]:
     profile = load_profile(Path(profile_path), overrides, R1)
-    return profile, Store(Path("artifacts"), profile.project)
+    return resolve_recipe(R1, profile), profile, Store(Path("artifacts"), profile.project)
 
 
 def run_steps(profile_path: str, overrides: Sequence[str], selection: Selection) -> Refs:
     """Plans, then runs each step as a task whose arguments are the states of those upstream."""
-    profile, store = open_profile(profile_path, overrides)
-    planned = plan_run(R1, profile, store, selection)
+    steps, profile, store = open_profile(profile_path, overrides)
+    planned = plan_run(steps, profile, store, selection)
     states: dict[str, State[str]] = {}
     for number, plan in enumerate(planned, 1):
-        inputs = {role: states[name] for role, name in find_step(R1, plan.step).inputs.items() if name in states}
+        inputs = {role: states[name] for role, name in find_step(steps, plan.step).inputs.items() if name in states}
         step_task = run_step_task.with_options(name=plan.step, task_run_name=plan.step)
         place = f"[{number}/{len(planned)}]"
         states[plan.step] = step_task(plan, place, profile_path, overrides, inputs, return_state=True)
@@ -150,10 +151,10 @@ def run_step_task(
     plan: PlannedStep, place: str, profile_path: str, overrides: Sequence[str], inputs: Mapping[str, str]
 ) -> str:
     """Runs or reuses one step and returns the address of its artifact."""
-    profile, store = open_profile(profile_path, overrides)
+    steps, profile, store = open_profile(profile_path, overrides)
     upstream = {role: store.get(Ref.parse(ref)) for role, ref in inputs.items()}
     with show_progress() as report:
-        artifact = run_planned(plan, place, find_step(R1, plan.step), profile, store, upstream, report)
+        artifact = run_planned(plan, place, find_step(steps, plan.step), profile, store, upstream, report)
     show_artifact(artifact, profile.project)
     return str(artifact.ref)
 

@@ -1,13 +1,16 @@
 """The DeepSeek-R1 recipe: every step of the DAG in the order it may run (arXiv 2501.12948)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from pipeline.config import Profile
 from stages import (
     all_scenario_rl,
     base_model,
     cold_start,
     evaluation,
     prompts,
+    r1_zero,
     reasoning_rl,
     rejection_sampling,
 )
@@ -16,6 +19,7 @@ from stages.contract import ConfigError, Step
 R1: tuple[Step, ...] = (
     *base_model.STEPS,
     *prompts.STEPS,
+    *r1_zero.STEPS,
     *cold_start.STEPS,
     *reasoning_rl.STEPS,
     *rejection_sampling.STEPS,
@@ -41,6 +45,26 @@ def check_recipe(steps: Sequence[Step]) -> None:
         given = by_name[name].inputs.get(role, "nothing") if name in by_name else parent
         if given != parent:
             raise ConfigError(f"step '{name}' takes its {role} from {given}; expected {parent}: {why}")
+
+
+def resolve_recipe(steps: Sequence[Step], profile: Profile) -> tuple[Step, ...]:
+    """The steps as a profile asks for them: with the inputs that configs choose, without what it leaves out.
+
+    What is made from a step that is left out goes with it. Raises ConfigError where a config asks for it all the same.
+    """
+    left_out = {step.name for step in steps if {step.name, step.stage} & set(profile.leave_out)}
+    if unknown := set(profile.leave_out) - {name for step in steps for name in (step.name, step.stage)}:
+        raise ConfigError(f"leave_out names {', '.join(sorted(unknown))}; expected steps or stages of the recipe")
+    kept = list[Step]()
+    for step in steps:
+        chosen = dict(step.choose_inputs(profile.configs[step.name])) if step.choose_inputs else {}
+        if missing := left_out & set(chosen.values()):
+            raise ConfigError(f"{step.config_section} asks for {', '.join(missing)}, which leave_out names")
+        if step.name in left_out or left_out & set(step.inputs.values()):
+            left_out.add(step.name)
+        else:
+            kept.append(replace(step, inputs={**step.inputs, **chosen}))
+    return tuple(kept)
 
 
 def check_order(steps: Sequence[Step]) -> None:

@@ -69,7 +69,13 @@ CHANGES = (
     ("general, right", "general", "correct"),
     ("safety, right", "safety", "correct"),
 )
-SHORT_NAMES = {"cold_start_sft": "cold start", "reasoning_rl": "RL", "sft": "SFT", "all_scenario_rl": "RL, all"}
+SHORT_NAMES = {
+    "r1_zero": "Zero",
+    "cold_start_sft": "cold start",
+    "reasoning_rl": "RL",
+    "sft": "SFT",
+    "all_scenario_rl": "RL, all",
+}
 
 
 def list_settings(evaluations: Mapping[str, Artifact]) -> list[str]:
@@ -156,8 +162,8 @@ def render_estimate(found: Estimate | None, unit: Unit) -> str:
 
 
 def render_changes(evaluations: Mapping[str, Artifact]) -> str:
-    """Paired differences between each checkpoint and the one before."""
-    settings, names = list_settings(evaluations), list(evaluations)
+    """Paired differences between the checkpoint of each stage and the one before; R1-Zero is none of them."""
+    settings, names = list_settings(evaluations), [name for name in evaluations if name != "r1_zero"]
     columns = ["id", "question", "group", "temperature", "correct", "language_consistency"]
     samples = {name: group_rows(read_samples(a.path, columns), "temperature") for name, a in evaluations.items()}
     body = ""

@@ -14,7 +14,15 @@ from pydantic import Field
 from stages.contract import DataError, Metrics, Step, StepConfig, StepContext, StepError
 from stages.domains import domain_rng, group_of
 from stages.engines import Completion, Engine, Sampling, load_engine
-from stages.filters import Candidate, Funnel, drop_duplicates, is_readable, keep_correct, limit_per_prompt
+from stages.filters import (
+    Candidate,
+    Funnel,
+    drop_duplicates,
+    is_readable,
+    keep_correct,
+    limit_per_prompt,
+    speaks_one_language,
+)
 from stages.problem_files import BadRow, check_share, read_jsonl, write_quarantine
 from stages.rows import (
     ANSWER,
@@ -23,7 +31,7 @@ from stages.rows import (
     Prompt,
     Row,
     assistant_turn,
-    join_completion,
+    read_completion,
     read_prompts,
     read_rows,
     split_completion,
@@ -47,13 +55,13 @@ class Teacher(StepConfig):
 
 
 class ColdStartDataConfig(StepConfig):
-    method: Literal["few_shot", "direct", "file"] = "few_shot"
-    """How the rows come about: the base model shown worked examples, asked directly for a detailed answer,
-    or read from a file."""
+    method: Literal["few_shot", "direct", "r1_zero", "file"] = "few_shot"
+    """How the rows come about: the base model shown worked examples or asked directly for a detailed answer, R1-Zero
+    asked, or read from a file."""
     file: str = ""
     """JSONL with `question` and `completion` in each line, for `method: file`."""
     engine: str = "transformers"
-    """Engine that samples from the base model."""
+    """Engine that samples from the base model or R1-Zero."""
     prompts: int = Field(default=4000, ge=1)
     """Reasoning prompts to sample for, taken in turn from the domains."""
     examples: int = Field(default=2, ge=0)
@@ -61,7 +69,7 @@ class ColdStartDataConfig(StepConfig):
     instruction: str = "Reflect and verify each step."
     """Said after the question, for `method: direct`."""
     sampling: Sampling = Sampling(n=4)
-    """How the base model is sampled (paper: temperature 1.0)."""
+    """How it is sampled (paper: temperature 1.0)."""
     per_prompt: int = Field(default=1, ge=1)
     """Accepted completions kept per prompt."""
     rows: int = Field(default=5000, ge=1)
@@ -84,7 +92,8 @@ def make_cold_start_data(config: ColdStartDataConfig, context: StepContext) -> M
             write_quarantine(bad, context.output_dir / "quarantine" / "train.jsonl")
         return {"method": config.method, "rows": len(rows), "set_aside": len(bad)}
     prompts = select_prompts(read_prompts(context.inputs["prompts"], "train"), config.prompts)
-    engine = load_engine(config.engine, context.inputs["base"], context.runtime)
+    source = "r1_zero" if config.method == "r1_zero" else "base"
+    engine = load_engine(config.engine, context.inputs[source], context.runtime)
     groups = sample_thoughts(engine, prompts, config, context)
     funnel = Funnel(sum(len(group) for group in groups))
     candidates = [
@@ -92,6 +101,8 @@ def make_cold_start_data(config: ColdStartDataConfig, context: StepContext) -> M
     ]
     candidates = funnel.keep("readable", candidates, is_readable)
     candidates = funnel.apply("correct", candidates, keep_correct)
+    if source == "r1_zero":
+        candidates = funnel.keep("mixed language", candidates, speaks_one_language)
     candidates = funnel.apply("duplicate", candidates, drop_duplicates)
     candidates = funnel.apply("per prompt", candidates, lambda cs: limit_per_prompt(cs, config.per_prompt))
     if config.teacher:
@@ -103,7 +114,7 @@ def make_cold_start_data(config: ColdStartDataConfig, context: StepContext) -> M
             "no sampled completion was readable and correct, so the cold-start set would be empty; "
             "expected at least one: raise cold_start_data.sampling.n or .prompts"
         )
-    rows = [candidate.to_row("base_model") for candidate in candidates[: config.rows]]
+    rows = [candidate.to_row("base_model" if source == "base" else source) for candidate in candidates[: config.rows]]
     write_rows(rows, context.output_dir, "train")
     return {"method": config.method, "rows": len(rows), "funnel": funnel.steps}
 
@@ -124,7 +135,11 @@ def select_prompts(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 def sample_thoughts(
     engine: Engine, prompts: Sequence[Prompt], config: ColdStartDataConfig, context: StepContext
 ) -> list[list[str]]:
-    """Completions in the policy's format, for each prompt, from the base model's documents."""
+    """Completions in the policy's format, for each prompt, from R1-Zero or from the base model's documents."""
+    if config.method == "r1_zero":
+        questions = [prompt.question for prompt in prompts]
+        asked = engine.sample(questions, config.sampling, config.seed, context.progress)
+        return [[completion.text for completion in group] for group in asked]
     if config.method == "few_shot":
         texts = [show_examples(p, prompts, config.examples, config.seed) + ask_document(p.question) for p in prompts]
     else:
@@ -153,10 +168,7 @@ def write_example(prompt: Prompt) -> str:
 
 def parse_document(completion: Completion) -> str:
     """The document's thoughts and answer as a completion; text without an answer stays unreadable."""
-    thoughts, found, answer = completion.text.partition(ANSWER)
-    if not found or completion.finish_reason != "stop":
-        return completion.text
-    return join_completion(thoughts.strip(), answer.strip())
+    return read_completion(THOUGHTS, completion.text) if completion.finish_reason == "stop" else completion.text
 
 
 def rewrite(candidates: Sequence[Candidate], config: ColdStartDataConfig, context: StepContext) -> list[Candidate]:
@@ -229,6 +241,7 @@ STEPS = (
         {"base": "base_model", "prompts": "prompts"},
         ColdStartDataConfig,
         make_cold_start_data,
+        choose_inputs=lambda config: {"r1_zero": "r1_zero"} if config.method == "r1_zero" else {},
     ),
     Step(
         "cold_start_sft",

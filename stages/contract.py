@@ -106,6 +106,8 @@ class Step:
     revision: int = 1
     section: str = ""
     """Section of the profile with its config; empty = `name`."""
+    choose_inputs: Callable[[Any], Mapping[str, str]] | None = None
+    """Further inputs that a config asks for."""
     extendable: str = ""
     """Config field that may grow without a change to what was done before, as the number of steps at a constant
     learning rate: a finished run then goes on from its last state."""

@@ -253,4 +253,4 @@ def make_step(policy: str) -> Step:
     return Step(f"evaluate_{policy}", "evaluation", "metrics", inputs, EvaluationConfig, evaluate, section="evaluation")
 
 
-STEPS = tuple(make_step(policy) for policy in (BASELINE, "reasoning_rl", "sft", "all_scenario_rl"))
+STEPS = tuple(make_step(policy) for policy in (BASELINE, "r1_zero", "reasoning_rl", "sft", "all_scenario_rl"))

@@ -5,6 +5,7 @@ artifact is `data/<split>-00000-of-0000N.parquet`, in a fixed row order.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ Row = dict[str, Any]
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 # Parts of a pretraining document. No space after a colon: it belongs to the token of the word that follows.
 QUESTION, THOUGHTS, ANSWER = "Question: ", "\nThoughts:", "\nAnswer: "
+TAGGED = re.compile(r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*", re.DOTALL)
+"""Greedy, so that a tag said twice stays inside and fails there."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,21 @@ def find_prefill(rendered: str) -> str:
     """What a chat template has written of the completion itself: a think tag at the end of a rendered prompt."""
     text = rendered.rstrip()
     return rendered[len(text) - len(THINK_OPEN) :] if text.endswith(THINK_OPEN) else ""
+
+
+def read_completion(rendered: str, text: str) -> str:
+    """The completion as `join_completion` writes one, whatever the rendered prompt asked for.
+
+    R1-Zero's template asks for <answer> tags; a completion without them concludes nothing. A base model's document
+    has headings instead of tags.
+    """
+    if rendered.endswith(THOUGHTS):
+        thoughts, found, answer = text.partition(ANSWER)
+        return join_completion(thoughts.strip(), answer.strip()) if found else text
+    if "<answer>" in rendered:
+        tagged = TAGGED.fullmatch(find_prefill(rendered) + text)
+        return join_completion(tagged[1].strip(), tagged[2].strip()) if tagged else text.replace(THINK_CLOSE, "")
+    return find_prefill(rendered) + text
 
 
 def write_rows(rows: Sequence[Row], folder: Path, split: str, rows_per_shard: int = 50_000) -> None:

@@ -1,6 +1,7 @@
 """Stage 1: where the rows come from, what is dropped, and the human check."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,26 @@ def test_direct_asks_for_a_detailed_answer(
     for text in engine.asked:
         assert text == f"{QUESTION}{find_prompt(text).question}{end}{THOUGHTS}"
     assert not any("Reflect" in row["prompt"][0]["content"] for row in rows)
+
+
+def test_outputs_of_r1_zero_are_kept_if_right_readable_and_in_one_language(
+    context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(question: str, number: int) -> str:
+        thoughts, summary = split_completion(find_prompt(question).demonstration)
+        mixed = {0: thoughts, 1: f"{thoughts} Und jetzt zählen wir das alles zusammen, weil es so besser ist."}
+        return join_completion(mixed.get(number, thoughts), summary if number < 2 else "It is \\boxed{-1}.")
+
+    engine = script(monkeypatch, answer)
+    folders: list[Path] = []
+    monkeypatch.setattr(cold_start, "load_engine", lambda name, folder, runtime: folders.append(folder) or engine)
+    zero = replace(context, inputs={**context.inputs, "r1_zero": Path("zero")})
+    metrics, rows = make(zero, method="r1_zero", per_prompt=3)
+    assert folders == [Path("zero")]
+    assert sorted(engine.asked) == sorted(prompt.question for prompt in select_prompts(PROMPTS, 10))
+    assert {row["source"] for row in rows} == {"r1_zero"} and len(rows) == 10
+    dropped = {step["filter"]: step["dropped"] for step in metrics["funnel"]}
+    assert (dropped["correct"], dropped["mixed language"]) == (10, 10)
 
 
 def test_prompts_are_reasoning_ones_from_each_domain_in_turn() -> None:

@@ -124,6 +124,6 @@ def test_deployment_takes_identity(checkout: Path) -> None:
 def test_every_deployment_names_a_flow() -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     flows = [getattr(flow, deployment["entrypoint"].removeprefix("pipeline/flow.py:")) for deployment in deployments]
-    stages = ["cold-start", "reasoning-rl", "rejection-sampling", "all-scenario-rl", "evaluation"]
+    stages = ["r1-zero", "cold-start", "reasoning-rl", "rejection-sampling", "all-scenario-rl", "evaluation"]
     assert [found.name for found in flows] == ["r1-pipeline", *stages]
     assert {deployment["name"] for deployment in deployments} == {"demo"}

@@ -9,7 +9,7 @@ import pytest
 from pipeline.cleaning import collect_garbage
 from pipeline.config import load_profile
 from pipeline.planner import PlannedStep, Selection, plan_run
-from pipeline.recipe import check_recipe
+from pipeline.recipe import R1, check_recipe, resolve_recipe
 from pipeline.store import Store
 from stages.contract import ArtifactError, ConfigError, Step
 from tests.toy_stage import STEPS, run_toy, write_profile
@@ -162,6 +162,25 @@ def test_damage_is_named_in_the_plan_and_refused_unless_forced(tmp_path: Path) -
 
 def named(name: str, **inputs: str) -> Step:
     return replace(STEPS[0], name=name, inputs=inputs)
+
+
+def resolve(tmp_path: Path, text: str) -> dict[str, Step]:
+    path = tmp_path / "profile.yaml"
+    path.write_text(f"project: p\ndomains: {{math: {{train: 10}}}}\n{text}")
+    return {step.name: step for step in resolve_recipe(R1, load_profile(path, (), R1))}
+
+
+def test_a_profile_chooses_inputs_and_leaves_steps_out(tmp_path: Path) -> None:
+    plain = resolve(tmp_path, "")
+    assert list(plain) == [step.name for step in R1] and "r1_zero" not in plain["cold_start_data"].inputs
+    chosen = resolve(tmp_path, "cold_start_data: {method: r1_zero}")
+    assert chosen["cold_start_data"].inputs["r1_zero"] == "r1_zero"
+    assert set(plain) - set(resolve(tmp_path, "leave_out: [r1_zero]")) == {"r1_zero", "evaluate_r1_zero"}
+    assert "sft_data" not in resolve(tmp_path, "leave_out: [reasoning_rl]")
+    with pytest.raises(ConfigError, match="cold_start_data asks for r1_zero, which leave_out names"):
+        resolve(tmp_path, "leave_out: [r1_zero]\ncold_start_data: {method: r1_zero}")
+    with pytest.raises(ConfigError, match="leave_out names r2; expected steps or stages"):
+        resolve(tmp_path, "leave_out: [r2]")
 
 
 def test_the_lineage_of_the_paper_is_kept() -> None:

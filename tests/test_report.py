@@ -25,6 +25,7 @@ ORDER = ("cold_start_sft", "reasoning_rl", "sft", "all_scenario_rl")
 PARENTS = {
     "base_model": {},
     "prompts": {},
+    "r1_zero": {"policy": "base_model", "prompts": "prompts"},
     "cold_start_data": {"base": "base_model", "prompts": "prompts"},
     "cold_start_sft": {"base": "base_model", "data": "cold_start_data"},
     "reasoning_rl": {"policy": "cold_start_sft", "prompts": "prompts"},
@@ -92,6 +93,7 @@ def make_prompts(count: int) -> list[Prompt]:
 
 PROMPTS: dict[str, Prompt] = {prompt.question: prompt for prompt in make_prompts(12)}
 HABITS = {
+    "r1_zero": Habits(0.80, 0.75, 0.10),
     "cold_start_sft": Habits(0.45, 0.70, 0.30),
     "reasoning_rl": Habits(0.88, 0.98, 0.28),
     "sft": Habits(0.87, 0.98, 0.66),
@@ -192,7 +194,7 @@ def build_project(
         made[step] = publish(store, step, parents, configs[step], **metrics.get(step, {}))
         if step == last:
             break
-    return Profile(Path("configs/tiny.yaml"), "tiny", configs, RuntimeSection(), {}), store
+    return Profile(Path("configs/tiny.yaml"), "tiny", configs, (), RuntimeSection(), {}), store
 
 
 class Structure(HTMLParser):
@@ -265,7 +267,7 @@ def test_a_part_of_the_steps_is_enough(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_nothing_made_is_said(tmp_path: Path) -> None:
-    profile = Profile(Path("p.yaml"), "tiny", {"sft": StepConfig()}, RuntimeSection(), {})
+    profile = Profile(Path("p.yaml"), "tiny", {"sft": StepConfig()}, (), RuntimeSection(), {})
     assert "Not made yet, or damaged: sft." in report.write_report(profile, Store(tmp_path, "tiny")).read_text()
 
 
@@ -288,7 +290,7 @@ def test_a_damaged_version_is_left_out_and_said(tmp_path: Path, monkeypatch: pyt
 
 
 def make_profile(seed: int) -> Profile:
-    return Profile(Path("p.yaml"), "tiny", {"base_model": StepConfig(seed=seed)}, RuntimeSection(), {})
+    return Profile(Path("p.yaml"), "tiny", {"base_model": StepConfig(seed=seed)}, (), RuntimeSection(), {})
 
 
 def test_long_text_is_cut_and_counted() -> None:

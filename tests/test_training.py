@@ -35,7 +35,6 @@ from stages.training.compact import IGNORED
 from stages.training.grpo import (
     check_sizes,
     make_arguments,
-    make_rows,
     permute_rewards,
     summarise_log,
     train_grpo,
@@ -403,15 +402,6 @@ def test_a_sampler_with_other_weights_stops_the_run(
 def test_a_group_of_one_is_refused() -> None:
     with pytest.raises(ValidationError, match="num_generations"):
         ReinforcementConfig(num_generations=1)
-
-
-def test_rewards_are_told_what_the_template_writes_of_a_completion(micro_base: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(micro_base)
-    prompts = micro_model.make_prompts("math", 2)
-    assert [row["prefill"] for row in make_rows(prompts, tokenizer, GRPO)] == ["", ""]
-    tokenizer.chat_template += "{{ '<think>\\n' }}"
-    rows = make_rows(prompts, tokenizer, GRPO)
-    assert [(row["prefill"], row["max_completion_length"]) for row in rows] == [("<think>\n", 8)] * 2
 
 
 def test_permuted_rewards_keep_their_values_and_lose_their_place() -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from stages.contract import Progress, Runtime, no_progress
 from stages.engines import Completion, Sampling, name_draws, seed_draw
-from stages.rows import find_prefill, user_turn
+from stages.rows import read_completion, user_turn
 
 TOO_LONG = Completion("", 0, "prompt_too_long")
 
@@ -38,10 +38,9 @@ class TransformersEngine:
     ) -> list[list[Completion]]:
         texts = [self._render(question) for question in questions]
         groups = self.extend(texts, sampling, seed, progress)
-        prefills = map(find_prefill, texts)
         return [
-            [replace(c, text=prefill + c.text) if prefill else c for c in group]
-            for prefill, group in zip(prefills, groups, strict=True)
+            [replace(completion, text=read_completion(text, completion.text)) for completion in group]
+            for text, group in zip(texts, groups, strict=True)
         ]
 
     def extend(

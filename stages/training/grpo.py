@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Tra
 from trl import GRPOConfig
 
 from stages.contract import ConfigError, DataError, Metrics, StepContext
-from stages.rows import Prompt, Row, find_prefill, user_turn
+from stages.rows import Prompt, Row, assistant_turn, completion_text, read_completion, user_turn
 from stages.training.checkpoints import (
     LOG_STEPS,
     KeepReference,
@@ -39,17 +39,23 @@ def train_grpo(
     rewards: Mapping[str, RewardFunction],
     config: ReinforcementConfig,
     context: StepContext,
+    chat_template: str = "",
 ) -> Metrics:
-    """Trains `policy` on the prompts in their order; `rewards` are summed with `config.reward_weights`."""
+    """Trains `policy` on the prompts in their order; `rewards` are summed with `config.reward_weights`.
+
+    `chat_template` takes the place of the policy's own and goes with the checkpoint.
+    """
     set_seed(config.seed)
     check_sizes(config)
     tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
+    rendered = str(tokenizer.apply_chat_template(user_turn("?"), add_generation_prompt=True, tokenize=False))
     check_lengths(prompts, tokenizer, AutoConfig.from_pretrained(policy).max_position_embeddings)
     trainer = CompactGRPOTrainer(
         model=str(policy),
         args=make_arguments(config, context),
-        reward_funcs=monitor_rewards(rewards),
-        train_dataset=Dataset.from_list(make_rows(prompts, tokenizer, config)),
+        reward_funcs=[read_completions(reward, rendered) for reward in monitor_rewards(rewards)],
+        train_dataset=Dataset.from_list(make_rows(prompts, config)),
         processing_class=tokenizer,
         ratio=config.ratio,
     )
@@ -97,11 +103,20 @@ def make_arguments(config: ReinforcementConfig, context: StepContext) -> GRPOCon
     )
 
 
-def make_rows(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, config: ReinforcementConfig) -> list[Row]:
-    """TRL's rows; rewards read the other columns. `prefill` is what the chat template writes of a completion."""
-    rendered = str(tokenizer.apply_chat_template(user_turn("?"), add_generation_prompt=True, tokenize=False))
-    known = {"prefill": find_prefill(rendered), "max_completion_length": config.max_completion_length}
-    return [{**prompt.to_row(), **known} for prompt in prompts]
+def make_rows(prompts: Sequence[Prompt], config: ReinforcementConfig) -> list[Row]:
+    """TRL's rows; rewards read the other columns."""
+    return [{**prompt.to_row(), "max_completion_length": config.max_completion_length} for prompt in prompts]
+
+
+def read_completions(reward: RewardFunction, rendered: str) -> RewardFunction:
+    """The reward, of completions as all rewards expect them, whatever the chat template asks for."""
+
+    @wraps(reward)
+    def read(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        texts = [read_completion(rendered, completion_text(completion)) for completion in completions]
+        return reward(completions=list(map(assistant_turn, texts)), **columns)
+
+    return read
 
 
 def check_sizes(config: ReinforcementConfig) -> None:
