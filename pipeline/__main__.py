@@ -36,8 +36,8 @@ def main(arguments: Sequence[str], steps: Sequence[Step] = R1) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         check_recipe(steps)
-        profile = load_profile(given.config, given.set, steps)
-        code: int = given.command(given, profile, Store(ARTIFACTS, profile.project), resolve_recipe(steps, profile))
+        kept, profile = resolve_recipe(steps, load_profile(given.config, given.set, steps))
+        code: int = given.command(given, profile, Store(ARTIFACTS, profile.project), kept)
         return code
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -128,8 +128,8 @@ def iterate_texts(value: Any) -> Iterator[str]:
 
 
 def open_profile(profile_path: str, overrides: Sequence[str]) -> tuple[tuple[Step, ...], Profile, Store]:
-    profile = load_profile(Path(profile_path), overrides, R1)
-    return resolve_recipe(R1, profile), profile, Store(Path("artifacts"), profile.project)
+    steps, profile = resolve_recipe(R1, load_profile(Path(profile_path), overrides, R1))
+    return steps, profile, Store(Path("artifacts"), profile.project)
 
 
 def run_steps(profile_path: str, overrides: Sequence[str], selection: Selection) -> Refs:

@@ -47,8 +47,9 @@ def check_recipe(steps: Sequence[Step]) -> None:
             raise ConfigError(f"step '{name}' takes its {role} from {given}; expected {parent}: {why}")
 
 
-def resolve_recipe(steps: Sequence[Step], profile: Profile) -> tuple[Step, ...]:
-    """The steps as a profile asks for them: with the inputs that configs choose, without what it leaves out.
+def resolve_recipe(steps: Sequence[Step], profile: Profile) -> tuple[tuple[Step, ...], Profile]:
+    """The steps as a profile asks for them, with the inputs that configs choose and without what it leaves out, and the
+    profile of these steps alone.
 
     What is made from a step that is left out goes with it. Raises ConfigError where a config asks for it all the same.
     """
@@ -64,7 +65,7 @@ def resolve_recipe(steps: Sequence[Step], profile: Profile) -> tuple[Step, ...]:
             left_out.add(step.name)
         else:
             kept.append(replace(step, inputs={**step.inputs, **chosen}))
-    return tuple(kept)
+    return tuple(kept), replace(profile, configs={step.name: profile.configs[step.name] for step in kept})
 
 
 def check_order(steps: Sequence[Step]) -> None:

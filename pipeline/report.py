@@ -29,6 +29,11 @@ CURVES = (
     ("Reward and its parts", r"reward|rewards/(?!language_consistency/).+/mean"),
     ("Language consistency", r"rewards/language_consistency/mean"),
     ("Completion length, tokens", r"completions/mean_length"),
+    ("Accuracy by domain", r"accuracy/(?!cannot_judge|judged_before|hidden_characters).+"),
+    ("Words of reflection in a completion", r"reflection/.+"),
+    ("Entropy of a token, nats", r"entropy"),
+    ("Groups that all earned the same; completions cut short", r"frac_reward_zero_std|completions/clipped_ratio"),
+    ("On dev prompts: reward models, and score by rule", r"monitor/.+"),
     ("KL to the reference", r"kl"),
     ("Loss", r"loss|eval_loss"),
     ("Accuracy", r"(eval_)?(accuracy|mean_token_accuracy)"),
@@ -138,7 +143,12 @@ def show_time(moment: str) -> str:
 def render_notices(profile: Profile, artifacts: Mapping[str, Artifact]) -> str:
     missing = [step for step in profile.configs if step not in artifacts]
     stale = [str(a.ref) for step, a in artifacts.items() if not fits(a, profile.configs[step], artifacts)]
-    notices = []
+    notices = [
+        f"The reward models of {artifact.ref} were hacked at step {seen['hacked_at']}; it is the checkpoint of step "
+        f"{seen['rolled_back_to']}."
+        for artifact in artifacts.values()
+        if "hacked_at" in (seen := artifact.record.metrics.get("monitor", {}))
+    ]
     if missing:
         notices.append(f"Not made yet, or damaged: {', '.join(missing)}.")
     if stale:
@@ -176,7 +186,9 @@ def plot_log(log: Sequence[Mapping[str, Any]]) -> str:
 
 
 def label_curve(name: str) -> str:
-    return name.removeprefix("rewards/").removesuffix("/mean").replace("_", " ")
+    named = {"frac_reward_zero_std": "groups alike", "completions/clipped_ratio": "cut short"}
+    shown = re.sub(r"^(rewards|accuracy|reflection|monitor)/", "", name).removesuffix("/mean")
+    return named.get(name, shown.replace("_", " "))
 
 
 def pick_points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:

@@ -7,13 +7,14 @@ model its set names; reasoning prompts keep their rules.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
 from stages.contract import DataError, Metrics, Step, StepConfig, StepContext
 from stages.domains import domain_rng, load_domain
 from stages.engines import Sampling, load_engine
+from stages.measures import mean_of
 from stages.mixture import count_visits, draw_prompts, draw_reasoning, share_out
 from stages.rewards import load_reward
 from stages.rewards.preference import Preference, PreferenceReward
@@ -71,6 +72,10 @@ class AllScenarioRLConfig(ReinforcementConfig):
     shares: dict[RewardSource, float] = Field(default={"rule": 80.0, "helpful": 66.0, "safety": 12.0})
     """Prompts trained on by what rewards them, in proportion (R1 v2 Table 4, in thousands: reasoning, helpful and
     harmless)."""
+    monitor_prompts: int = Field(default=200, ge=0)
+    """Dev prompts that are answered at each checkpoint to see whether a reward model is hacked; 0 = not watched."""
+    on_hacking: Literal["stop", "roll_back"] = "roll_back"
+    """What happens then: the step fails, or its best checkpoint is published."""
     preference_share: float = Field(default=400 / 1700, gt=0, le=1)
     """Last part of the steps, in which `shares` hold; before it there are rule-rewarded prompts alone (R1 v2
     §3.2.2: preference rewards only in the last 400 of 1,700 steps, since more of them led to reward hacking)."""
@@ -187,6 +192,7 @@ def train_safety(config: RewardModelConfig, context: StepContext) -> Metrics:
 
 def train_all_scenario_rl(config: AllScenarioRLConfig, context: StepContext) -> Metrics:
     from stages.training.grpo import train_grpo
+    from stages.training.hacking_monitor import Watch
     from stages.training.reward_model import RewardModel
 
     learned: dict[str, Any] = {
@@ -195,7 +201,34 @@ def train_all_scenario_rl(config: AllScenarioRLConfig, context: StepContext) -> 
     }
     rewards = {name: learned[name] if name in learned else load_reward(name) for name in config.reward_weights}
     prompts = mix_prompts(read_prompts(context.inputs["prompts"], "train"), config)
-    return train_grpo(context.inputs["policy"], prompts, rewards, config, context)
+    dev = pick_dev_prompts(context, config)
+    watch = Watch(
+        dev,
+        lambda texts: judge_by_rule(dev, texts),
+        lambda texts: average_reward(dev, texts, list(learned.values())),
+        config.on_hacking,
+    )
+    return train_grpo(context.inputs["policy"], prompts, rewards, config, context, watch=watch if dev else None)
+
+
+def pick_dev_prompts(context: StepContext, config: AllScenarioRLConfig) -> list[Prompt]:
+    """Dev prompts of the sets that reward models reward, drawn by seed."""
+    if not config.monitor_prompts:
+        return []
+    prompts = [p for p in read_prompts(context.inputs["prompts"], "dev") if p.reward in get_args(Preference)]
+    domain_rng(config.seed, "all_scenario_rl", "monitor").shuffle(prompts)
+    return prompts[: config.monitor_prompts]
+
+
+def judge_by_rule(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | None]:
+    return [load_domain(p.domain).verify(p, split_completion(text)[1]) for p, text in zip(prompts, texts, strict=True)]
+
+
+def average_reward(prompts: Sequence[Prompt], texts: Sequence[str], rewards: Sequence[PreferenceReward]) -> float:
+    """Mean over the prompts, each rewarded by the model of its set."""
+    asked, sources = [user_turn(prompt.question) for prompt in prompts], [prompt.reward for prompt in prompts]
+    values = [value for reward in rewards for value in reward(texts, prompts=asked, reward=sources)]
+    return mean_of(values) or 0.0
 
 
 def mix_prompts(prompts: Sequence[Prompt], config: AllScenarioRLConfig) -> list[Prompt]:

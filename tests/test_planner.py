@@ -167,7 +167,9 @@ def named(name: str, **inputs: str) -> Step:
 def resolve(tmp_path: Path, text: str) -> dict[str, Step]:
     path = tmp_path / "profile.yaml"
     path.write_text(f"project: p\ndomains: {{math: {{train: 10}}}}\n{text}")
-    return {step.name: step for step in resolve_recipe(R1, load_profile(path, (), R1))}
+    steps, profile = resolve_recipe(R1, load_profile(path, (), R1))
+    assert list(profile.configs) == [step.name for step in steps]
+    return {step.name: step for step in steps}
 
 
 def test_a_profile_chooses_inputs_and_leaves_steps_out(tmp_path: Path) -> None:

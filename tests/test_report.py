@@ -271,6 +271,13 @@ def test_nothing_made_is_said(tmp_path: Path) -> None:
     assert "Not made yet, or damaged: sft." in report.write_report(profile, Store(tmp_path, "tiny")).read_text()
 
 
+def test_hacked_reward_models_are_said(tmp_path: Path) -> None:
+    store = Store(tmp_path, "tiny")
+    publish(store, "base_model", {}, StepConfig(seed=1), monitor={"hacked_at": 150, "rolled_back_to": 50})
+    page = report.write_report(make_profile(1), store).read_text()
+    assert "The reward models of base_model@v1 were hacked at step 150; it is the checkpoint of step 50." in page
+
+
 def test_version_that_fits_the_profile_is_shown(tmp_path: Path) -> None:
     store = Store(tmp_path, "tiny")
     publish(store, "base_model", {}, StepConfig(seed=1))

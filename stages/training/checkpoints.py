@@ -165,10 +165,13 @@ def shared_arguments(batch_size: int, seed: int, context: StepContext) -> dict[s
     }
 
 
-def run_trainer(trainer: Any, context: StepContext, rollout_steps: int = 1) -> list[LogLine]:
+def run_trainer(
+    trainer: Any, context: StepContext, rollout_steps: int = 1, may_end: Callable[[], bool] = lambda: False
+) -> list[LogLine]:
     """Trains to the last planned step, from the newest whole checkpoint if there is one; returns the log.
 
     A checkpoint inside a rollout, as the last one of a run may be, is none to go on from, nor is one of a longer run.
+    Raises StepError if training ends early and `may_end` does not say so.
     """
     log = context.output_dir / "training_log.jsonl"
     trainer.add_callback(MarkComplete())
@@ -177,7 +180,7 @@ def run_trainer(trainer: Any, context: StepContext, rollout_steps: int = 1) -> l
     checkpoint = newest_checkpoint(context.scratch_dir, lambda step: step % rollout_steps == 0 and step <= last)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     done, planned = trainer.state.global_step, trainer.state.max_steps
-    if done < planned:
+    if done < planned and not may_end():
         raise StepError(f"training ended after {done} of {planned} steps")
     return read_log(log)
 

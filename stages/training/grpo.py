@@ -29,6 +29,7 @@ from stages.training.checkpoints import (
     split_batch,
 )
 from stages.training.grpo_trainer import CompactGRPOTrainer
+from stages.training.hacking_monitor import HackingMonitor, Watch
 from stages.training.monitoring import RewardFunction, monitor_rewards
 from stages.training.settings import ReinforcementConfig
 
@@ -40,10 +41,12 @@ def train_grpo(
     config: ReinforcementConfig,
     context: StepContext,
     chat_template: str = "",
+    watch: Watch | None = None,
 ) -> Metrics:
     """Trains `policy` on the prompts in their order; `rewards` are summed with `config.reward_weights`.
 
-    `chat_template` takes the place of the policy's own and goes with the checkpoint.
+    `chat_template` takes the place of the policy's own and goes with the checkpoint. Where `watch` shows that the
+    reward models are hacked, training ends: with the best checkpoint, or with StepError, as `watch.on_hacking` says.
     """
     set_seed(config.seed)
     check_sizes(config)
@@ -61,10 +64,15 @@ def train_grpo(
     )
     if trainer.ref_model is not None:
         trainer.add_callback(KeepReference(trainer.ref_model))
-    log = run_trainer(trainer, context, config.minibatches)
+    monitor = HackingMonitor(trainer, tokenizer, watch) if watch else None
+    if monitor:
+        trainer.add_callback(monitor)
+    log = run_trainer(trainer, context, config.minibatches, lambda: monitor is not None and monitor.is_hacked)
+    metrics = summarise_log(log, config)
+    if monitor:
+        metrics["monitor"] = monitor.settle(policy)
     save_policy(trainer.model, tokenizer, context.output_dir)
-    seconds = {name: round(value, 1) for name, value in sorted(trainer.seconds.items())}
-    return {**summarise_log(log, config), "seconds": seconds}
+    return {**metrics, "seconds": {name: round(value, 1) for name, value in sorted(trainer.seconds.items())}}
 
 
 def make_arguments(config: ReinforcementConfig, context: StepContext) -> GRPOConfig:
@@ -161,7 +169,7 @@ def summarise_log(log: Sequence[LogLine], config: ReinforcementConfig) -> Metric
     tail = lines[-max(1, len(lines) // 10) :]
     completions = config.steps * config.prompts_per_step * config.num_generations
     metrics: Metrics = {"steps": config.steps, "completions": completions}
-    for name in sorted({name for line in tail for name in line}):
+    for name in [*SUMMARISED, *sorted({name for line in tail for name in line} - set(SUMMARISED))]:
         values = [value for line in tail if (value := line.get(name)) is not None]
         if values and (name in SUMMARISED or SUMMARISED_PARTS.fullmatch(name)):
             metrics[name] = sum(values) / len(values)

@@ -1,0 +1,133 @@
+"""Tells when a policy learns to please a reward model and nothing else.
+
+R1 (v2 §3.2.2) saw its reward models hacked when they rewarded for long. Here a score that cannot be pleased is measured
+on dev prompts beside the reward models' own: when the reward rises while the score falls beyond its interval, training
+ends.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_model
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from stages.contract import Metrics, StepError
+from stages.measures import Value, estimate, mean_of
+from stages.rows import Prompt, read_completion, user_turn
+
+FILE = "monitor.json"
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is measured, on one completion of each prompt."""
+
+    prompts: Sequence[Prompt]
+    score: Callable[[Sequence[str]], list[Value]]
+    """By rule, of each completion."""
+    reward: Callable[[Sequence[str]], float]
+    """Mean reward of the reward models."""
+    on_hacking: Literal["stop", "roll_back"] = "roll_back"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was measured after a step."""
+
+    step: int
+    reward: float
+    scores: list[Value]
+
+    @property
+    def score(self) -> float:
+        return mean_of(self.scores) or 0.0
+
+
+class HackingMonitor(TrainerCallback):
+    """Measures at each checkpoint; its readings are kept there, so that a resumed run knows them."""
+
+    def __init__(self, trainer: Any, tokenizer: PreTrainedTokenizerBase, watch: Watch) -> None:
+        self.trainer, self.watch = trainer, watch
+        turns = [user_turn(prompt.question) for prompt in watch.prompts]
+        self.texts = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        self.tokenizer, self.readings = tokenizer, list[Reading]()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step:
+            kept = json.loads((find_checkpoint(args, state.global_step) / FILE).read_text())
+            self.readings = [Reading(**reading) for reading in kept]
+        else:
+            self.readings = [self.measure(0)]
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step % args.save_steps == 0:
+            self.readings.append(self.measure(state.global_step))
+            # Kept from the rotation of checkpoints.
+            state.best_model_checkpoint = str(find_checkpoint(args, self.best.step))
+        control.should_training_stop |= self.is_hacked
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        text = json.dumps([asdict(reading) for reading in self.readings])
+        (find_checkpoint(args, state.global_step) / FILE).write_text(text)
+
+    @property
+    def best(self) -> Reading:
+        return max(self.readings, key=lambda reading: reading.score)
+
+    @property
+    def is_hacked(self) -> bool:
+        """Whether the last reading has more reward than the best one, and a score below it beyond chance."""
+        last, best = self.readings[-1], self.best
+        pairs = zip(best.scores, last.scores, strict=True)
+        change = estimate([None if a is None or b is None else b - a for a, b in pairs], RESAMPLES, seed=0)
+        return last.reward > best.reward and change is not None and change.high < 0
+
+    def measure(self, step: int) -> Reading:
+        texts = self.sample()
+        reading = Reading(step, self.watch.reward(texts), self.watch.score(texts))
+        for name, value in (("score", reading.score), ("reward", reading.reward)):
+            self.trainer._metrics["train"][f"monitor/{name}"].append(value)
+        return reading
+
+    def sample(self) -> list[str]:
+        """One completion of each prompt, drawn alike each time; the random numbers of training stay as they were."""
+        asked = self.tokenizer(self.texts, add_special_tokens=False)["input_ids"]
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            tokens, _ = self.trainer._generate_single_turn(asked, None, {}, 1)
+        self.trainer.drawn = None
+        written = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [read_completion(text, completion) for text, completion in zip(self.texts, written, strict=True)]
+
+    def settle(self, policy: Path) -> Metrics:
+        """What was seen. Hacked, the model gets its best weights back (`policy` is what training began from), or the
+        step fails."""
+        shown = [{"step": r.step, "reward": r.reward, "score": r.score} for r in self.readings]
+        if not self.is_hacked:
+            return {"readings": shown}
+        if self.watch.on_hacking == "stop":
+            raise StepError(self.explain())
+        step = self.best.step
+        folder = find_checkpoint(self.trainer.args, step) if step else policy
+        load_model(self.trainer.model, str(folder / "model.safetensors"), strict=False)
+        return {"readings": shown, "hacked_at": self.readings[-1].step, "rolled_back_to": step}
+
+    def explain(self) -> str:
+        last, best = self.readings[-1], self.best
+        return (
+            f"the reward models are hacked: from step {best.step} to {last.step} their reward rose from "
+            f"{best.reward:.3f} to {last.reward:.3f}, while the score by rule on dev prompts fell from "
+            f"{best.score:.3f} to {last.score:.3f}; expected both to rise. Take fewer steps or a lower "
+            "preference_share, or set on_hacking: roll_back"
+        )
+
+
+def find_checkpoint(args: TrainingArguments, step: int) -> Path:
+    return Path(str(args.output_dir)) / f"checkpoint-{step}"
