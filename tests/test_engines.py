@@ -110,15 +110,18 @@ def test_an_unknown_engine_names_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_the_decoder_is_as_greedy_as_generate(model: Qwen3ForCausalLM) -> None:
-    """200 prompts of all lengths side by side: rows are padded, end at different times and move up."""
+    """1,000 prompts of all lengths side by side: rows are padded, end at different times and move up."""
     rng = random.Random(0)
-    prompts = [[rng.randrange(4, 300) for _ in range(rng.randint(1, 40))] for _ in range(200)]
+    prompts = [[rng.randrange(4, 300) for _ in range(1 + number % 40)] for number in range(1000)]
     ends = list(range(0, 300, 5))
-    decoded = Decoder(model).decode(prompts, 1, 24, Draw(0.0, 1.0, torch.empty(0)), ends)
+    decoded = [c.tokens for c in Decoder(model).decode(prompts, 1, 24, Draw(0.0, 1.0, torch.empty(0)), ends)]
     config = GenerationConfig(max_new_tokens=24, do_sample=False, eos_token_id=ends, pad_token_id=0)
-    generated = [model.generate(torch.tensor([p]), generation_config=config)[0, len(p) :].tolist() for p in prompts]
-    decoded = [completion.tokens for completion in decoded]
-    assert decoded == generated
+    for length in range(1, 41):
+        alike = [number for number, prompt in enumerate(prompts) if len(prompt) == length]
+        made = model.generate(torch.tensor([prompts[number] for number in alike]), generation_config=config)
+        for number, row in zip(alike, made[:, length:].tolist(), strict=True):
+            assert decoded[number] == row[: len(decoded[number])]
+            assert len(decoded[number]) == 24 or decoded[number][-1] in ends
     assert len({len(tokens) for tokens in decoded}) > 3
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -383,6 +384,54 @@ def test_rows_without_advantage_are_left_out_without_kl_and_only_then(micro_base
     loss = trainer._compute_loss(trainer.model, dead)
     loss.backward()
     assert loss == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0], r"'odd' returned 1 values for 4 completions; expected one for each"),
+        ([1.0, math.nan, 0.0, None], r"'odd' returned nan for completion 1; expected a finite number or None"),
+    ],
+)
+def test_a_reward_that_returns_nonsense_stops_the_run(
+    micro_base: Path, tmp_path: Path, values: list[float | None], message: str
+) -> None:
+    def odd(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        return values
+
+    config = GRPO.model_copy(update={"reward_weights": {"odd": 1.0}, "minibatches": 1})
+    prompts = micro_model.make_prompts("math", 12)
+    with pytest.raises(StepError, match=message):
+        train_grpo(micro_base, prompts, {"odd": odd}, config, micro_model.make_context(tmp_path))
+
+
+def test_a_reward_that_can_judge_nothing_trains_nothing(micro_base: Path, tmp_path: Path) -> None:
+    def silent(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        return [None] * len(completions)
+
+    config = GRPO.model_copy(update={"reward_weights": {"silent": 1.0}, "beta": 0.0, "learning_rate": 1e-2})
+    prompts, context = micro_model.make_prompts("math", 12), micro_model.make_context(tmp_path)
+    train_grpo(micro_base, prompts, {"silent": silent}, config, context)
+    before, after = micro_model.read_weights(micro_base), micro_model.read_weights(context.output_dir)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_its_batch(micro_base: Path, tmp_path: Path) -> None:
+    trainer = make_grpo_trainer(micro_base, tmp_path)
+    trainer.current_gradient_accumulation_steps = 1
+    batch = {
+        "prompt_ids": torch.full((2, 3), 60),
+        "prompt_mask": torch.ones(2, 3, dtype=torch.long),
+        "completion_ids": torch.full((2, 4), 61),
+        "completion_mask": torch.ones(2, 4, dtype=torch.long),
+        "advantages": torch.tensor([1.0, math.nan]),
+        "ref_per_token_logps": torch.zeros(2, 4),
+        "num_items_in_batch": torch.tensor(8),
+    }
+    with pytest.raises(StepError, match=r"the loss of step 0 is nan, .* its batch is in .*refused-0.safetensors"):
+        trainer._compute_loss(trainer.model, batch)
+    kept = load_file(tmp_path / "scratch" / "refused-0.safetensors")
+    assert all(torch.equal(kept[name], batch[name]) for name in ("prompt_ids", "completion_ids"))
 
 
 def test_a_sampler_with_other_weights_stops_the_run(

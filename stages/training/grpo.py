@@ -5,11 +5,11 @@ form), the KL without TRL's ratio correction, a reference that is replaced and n
 group's standard deviation, the learning rate constant after warm-up.
 """
 
+import math
 import random
 import re
 from collections.abc import Mapping, Sequence
 from functools import wraps
-from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, TrainerState, set_seed
 from trl import GRPOConfig
 
-from stages.contract import ConfigError, DataError, Metrics, StepContext
+from stages.contract import ConfigError, DataError, Metrics, StepContext, StepError
 from stages.rows import Prompt, Row, assistant_turn, completion_text, read_completion, user_turn
 from stages.training.checkpoints import (
     LOG_STEPS,
@@ -82,7 +82,7 @@ def make_arguments(config: ReinforcementConfig, context: StepContext) -> GRPOCon
         **{
             **shared_arguments(completions, config.seed, context),
             # A log line that spans a checkpoint would lose its first half in a resumed run.
-            "logging_steps": gcd(LOG_STEPS, config.save_steps),
+            "logging_steps": math.gcd(LOG_STEPS, config.save_steps),
         },
         max_steps=config.steps,
         shuffle_dataset=False,
@@ -122,9 +122,22 @@ def read_completions(reward: RewardFunction, rendered: str) -> RewardFunction:
     @wraps(reward)
     def read(completions: Sequence[Any], **columns: Any) -> list[float | None]:
         texts = [read_completion(rendered, completion_text(completion)) for completion in completions]
-        return reward(completions=list(map(assistant_turn, texts)), **columns)
+        values = reward(completions=list(map(assistant_turn, texts)), **columns)
+        check_values(values, len(texts), reward.__name__)
+        return values
 
     return read
+
+
+def check_values(values: Sequence[float | None], count: int, name: str) -> None:
+    """Raises StepError for what TRL would train on: NaN as "not judged", or values beside the wrong completions."""
+    if len(values) != count:
+        raise StepError(f"reward '{name}' returned {len(values)} values for {count} completions; expected one for each")
+    for number, value in enumerate(values):
+        if value is not None and not math.isfinite(value):
+            raise StepError(
+                f"reward '{name}' returned {value} for completion {number}; expected a finite number or None"
+            )
 
 
 def check_sizes(config: ReinforcementConfig) -> None:

@@ -8,9 +8,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen3ForCausalLM, TrainerCallback
@@ -180,10 +182,21 @@ class CompactGRPOTrainer(GRPOTrainer):
             if not share:
                 return sum(weight.sum() for weight in model.parameters() if weight.requires_grad) * 0.0
             inputs = select_rows(inputs, live)
-        if self.ratio == "output":
-            return share * self._compute_output_loss(model, inputs)
-        compute: Any = super()._compute_loss
-        return share * compute(model, inputs)
+        compute: Any = self._compute_output_loss if self.ratio == "output" else super()._compute_loss
+        loss = share * compute(model, inputs)
+        if not torch.isfinite(loss):
+            self.refuse(loss, inputs)
+        return loss
+
+    def refuse(self, loss: torch.Tensor, inputs: Mapping[str, Any]) -> NoReturn:
+        """Raises StepError; the batch is kept beside the checkpoints, so that the step can be computed again."""
+        step = self.state.global_step
+        path = Path(str(self.args.output_dir)) / f"refused-{step}.safetensors"
+        save_file({name: v.contiguous() for name, v in inputs.items() if isinstance(v, torch.Tensor)}, path)
+        raise StepError(
+            f"the loss of step {step} is {loss.item()}, expected a finite number; its batch is in {path}. A lower "
+            "learning_rate or max_grad_norm, or a higher beta, keeps the policy closer to where it began"
+        )
 
     def _compute_output_loss(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
         mask = inputs["completion_mask"]
