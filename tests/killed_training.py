@@ -23,6 +23,7 @@ from stages.rewards import load_reward
 from stages.rows import assistant_turn, user_turn
 from stages.training.checkpoints import newest_checkpoint, read_log
 from stages.training.grpo import train_grpo
+from stages.training.hacking_monitor import Watch
 from stages.training.reward_model import train_pairwise, train_pointwise
 from stages.training.settings import RewardModelConfig
 from tests import micro_model
@@ -43,7 +44,9 @@ REWARD_MODEL = RewardModelConfig(epochs=50, batch_size=8, learning_rate=3e-3, ma
 
 def train_by_rl(base: Path, folder: Path) -> None:
     rewards = {name: load_reward(name) for name in GRPO.reward_weights}
-    train_grpo(base, micro_model.make_prompts("math", 24), rewards, GRPO, micro_model.make_context(folder))
+    prompts, context = micro_model.make_prompts("math", 24), micro_model.make_context(folder)
+    watch = Watch(micro_model.make_prompts("math", 4, "dev"), lambda texts: [1.0] * len(texts), lambda texts: 1.0)
+    train_grpo(base, prompts, rewards, GRPO, context, watch=watch)
 
 
 def train_by_example(base: Path, folder: Path) -> None:
