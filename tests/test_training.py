@@ -508,6 +508,16 @@ def test_pointwise_reward_model(micro_base: Path, tmp_path: Path) -> None:
     assert "<think>" in AutoTokenizer.from_pretrained(context.output_dir).get_vocab()
 
 
+def test_rows_too_long_for_a_reward_model_are_counted(micro_base: Path, tmp_path: Path) -> None:
+    rows = make_pairs(48)
+    rows[5] = {**rows[5], "rejected": assistant_turn("No. " * 200)}
+    metrics = train_pairwise(micro_base, rows, REWARD_MODEL, micro_model.make_context(tmp_path))
+    assert metrics["too_long"] == 1 and metrics["pairs"] + metrics["held_out"] == 47
+    short = REWARD_MODEL.model_copy(update={"max_length": 3})
+    with pytest.raises(DataError, match=r"the shortest row has \d+ tokens, expected at most max_length=3"):
+        train_pairwise(micro_base, rows, short, micro_model.make_context(tmp_path))
+
+
 def test_no_question_is_on_both_sides_of_the_held_out_cut() -> None:
     train, held_out = split_held_out([*make_pairs(8), *make_pairs(8)], REWARD_MODEL)
     asked = [{row["prompt"][0]["content"] for row in rows} for rows in (train, held_out)]

@@ -69,6 +69,21 @@ def split_held_out(rows: Sequence[Row], config: RewardModelConfig) -> tuple[list
     return train, [row for row in rows if row["prompt"][-1]["content"] in held_out]
 
 
+def drop_long(
+    rows: Sequence[Row], columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: RewardModelConfig
+) -> list[Row]:
+    """Rows that fit into `max_length`. TRL drops the others without a word. Raises DataError if none fits."""
+    lengths = [
+        [len(ids) for ids in tokenizer(_texts(tokenizer, rows, column), add_special_tokens=False)["input_ids"]]
+        for column in columns
+    ]
+    fitting = [row for row, *own in zip(rows, *lengths, strict=True) if max(own) <= config.max_length]
+    if not fitting:
+        shortest = min(map(max, zip(*lengths, strict=True)))
+        raise DataError(f"the shortest row has {shortest} tokens, expected at most max_length={config.max_length}")
+    return fitting
+
+
 def load_classifier(policy: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The policy with a new scalar head instead of its language-model head."""
     tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="right")
@@ -82,8 +97,9 @@ def load_classifier(policy: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerB
 def train_pairwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig, context: StepContext) -> Metrics:
     """Bradley-Terry loss on `chosen` and `rejected` summaries."""
     set_seed(config.seed)
-    train, held_out = split_held_out(rows, config)
     model, tokenizer = load_classifier(policy)
+    fitting = drop_long(rows, ("chosen", "rejected"), tokenizer, config)
+    train, held_out = split_held_out(fitting, config)
     trainer = RewardTrainer(
         model=model,
         args=RewardConfig(
@@ -97,18 +113,19 @@ def train_pairwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig,
     )
     run_trainer(trainer, context)
     save_policy(model, tokenizer, context.output_dir)
-    return {"pairs": len(train), "held_out": len(held_out), "agreement": _pair_agreement(model, tokenizer, held_out)}
+    agreement = _pair_agreement(model, tokenizer, held_out)
+    counts = {"pairs": len(train), "held_out": len(held_out), "too_long": len(rows) - len(fitting)}
+    return {**counts, "agreement": agreement}
 
 
 def train_pointwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig, context: StepContext) -> Metrics:
     """Binary cross-entropy on the `safe` label of whole responses."""
     set_seed(config.seed)
-    train, held_out = split_held_out(rows, config)
     model, tokenizer = load_classifier(policy)
     model.config.problem_type = "multi_label_classification"
-    encoded = tokenizer(
-        _texts(tokenizer, train), truncation=True, max_length=config.max_length, add_special_tokens=False
-    )
+    fitting = drop_long(rows, ("completion",), tokenizer, config)
+    train, held_out = split_held_out(fitting, config)
+    encoded = tokenizer(_texts(tokenizer, train), add_special_tokens=False)
     columns = {**encoded, "labels": [[float(row["safe"])] for row in train]}
     trainer = Trainer(
         model=model,
@@ -121,7 +138,8 @@ def train_pointwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig
     logits = score_texts(model.eval(), tokenizer, _texts(tokenizer, held_out))
     labels = torch.tensor([row["safe"] for row in held_out])
     agreement = float(((logits > 0) == labels).float().mean())
-    return {"responses": len(train), "held_out": len(held_out), "agreement": agreement}
+    counts = {"responses": len(train), "held_out": len(held_out), "too_long": len(rows) - len(fitting)}
+    return {**counts, "agreement": agreement}
 
 
 def _arguments(config: RewardModelConfig, context: StepContext) -> dict[str, Any]:
