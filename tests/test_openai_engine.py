@@ -1,9 +1,10 @@
 """Sampling from servers: what is asked, and that nothing is lost or doubled whatever they do."""
 
+import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,7 +142,8 @@ def test_a_dead_servers_requests_go_to_the_other(micro_base: Path, caplog: pytes
         return complete(body)
 
     with serve(dying, healthy) as servers:
-        check_complete(connect(micro_base, servers))
+        # Two tries are enough: who loses a request asks whether the server lives before taking another.
+        check_complete(connect(micro_base, servers, replace(BRISK, tries=2)))
         repeated = Counter((str(b["prompt"]), b["seed"]) for server in servers for b in server.asked)
     # Only what the dead one held was asked twice.
     assert len(repeated) == 2 * len(TEXTS) and sum(repeated.values()) - len(repeated) <= SAMPLING.batch_size
@@ -222,11 +224,32 @@ def test_a_server_that_only_fails_does_not_draw_the_requests_to_it(micro_base: P
     assert len(servers[1].asked) >= 2 * len(TEXTS)
 
 
-def test_a_busy_server_is_asked_later(micro_base: Path) -> None:
-    with serve(at_first(60, failing(429, "slow down", **{"Retry-After": "0"}))) as servers:
+def test_a_failure_now_and_then_does_not_count_as_a_death(micro_base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def script(number: int, body: Body) -> Reply:
+        return failing(500, "again")(number, body) if number % 4 == 0 else complete(body)
+
+    with serve(script) as servers:
         check_complete(connect(micro_base, servers))
+    assert not caplog.text
+
+
+def test_a_busy_server_is_asked_later(micro_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float, real: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        pauses.append(seconds)
+        await real(min(seconds, 0.01))
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with serve(at_first(60, failing(429, "slow down", **{"Retry-After": "9"}))) as servers:
+        check_complete(connect(micro_base, servers))
+    assert pauses.count(9.0) == 60
     with serve(failing(429, "quota")) as servers, pytest.raises(StepError, match=r"busy 120 times.*429.*quota"):
         connect(micro_base, servers).extend(TEXTS[:1], SAMPLING, 0)
+
+
+def test_pauses_double_up_to_a_limit() -> None:
+    assert [Patience().pause_before(attempt) for attempt in (1, 2, 3, 7, 8, 1000)] == [0.5, 1, 2, 30, 30, 30]
 
 
 def test_a_refusal_is_told_at_once_with_the_servers_words(micro_base: Path) -> None:
