@@ -142,8 +142,7 @@ def test_a_dead_servers_requests_go_to_the_other(micro_base: Path, caplog: pytes
         return complete(body)
 
     with serve(dying, healthy) as servers:
-        # Two tries are enough: who loses a request asks whether the server lives before taking another.
-        check_complete(connect(micro_base, servers, replace(BRISK, tries=2)))
+        check_complete(connect(micro_base, servers))
         repeated = Counter((str(b["prompt"]), b["seed"]) for server in servers for b in server.asked)
     # Only what the dead one held was asked twice.
     assert len(repeated) == 2 * len(TEXTS) and sum(repeated.values()) - len(repeated) <= SAMPLING.batch_size
@@ -192,6 +191,17 @@ def test_without_any_server_the_step_fails_and_names_them(micro_base: Path) -> N
         with pytest.raises(StepError, match="no server of R1_ENDPOINTS has answered") as caught:
             connect(micro_base, servers, replace(BRISK, all_down=0.1)).extend(TEXTS, SAMPLING, 0)
     assert all(f"127.0.0.1:{server.port}: ConnectError" in str(caught.value) for server in servers)
+
+
+def test_a_death_costs_a_request_one_try(micro_base: Path) -> None:
+    """Whoever loses a request asks whether the server lives before it takes another."""
+
+    def dying(number: int, body: Body) -> Reply:
+        raise Died
+
+    one_by_one = SAMPLING.model_copy(update={"batch_size": 1})
+    with serve(dying) as servers, pytest.raises(StepError, match="no server of R1_ENDPOINTS has answered"):
+        connect(micro_base, servers, replace(BRISK, tries=2, all_down=0.5)).extend(TEXTS[:1], one_by_one, 0)
 
 
 UNUSABLE: dict[str, tuple[Script, str]] = {
