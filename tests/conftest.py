@@ -34,3 +34,11 @@ def micro_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.micro_model import make_base
 
     return make_base(tmp_path_factory.mktemp("micro_base"))
+
+
+@pytest.fixture(scope="session")
+def servable_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy folder of the same kind that vLLM can serve."""
+    from tests.micro_model import make_servable_base
+
+    return make_servable_base(tmp_path_factory.mktemp("servable_base"))

