@@ -74,6 +74,8 @@ class Origin:
     engine: str = ""
     sampler: str = ""
     """Its settings, as JSON."""
+    seed: int | None = None
+    """Of the run; a shard's seed follows from it."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def make_table(
             "policy": origin.policy,
             "engine": origin.engine,
             "sampler": origin.sampler,
-            "seed": candidate.seed if origin.engine else None,
+            "seed": origin.seed,
             "tokens": candidate.tokens if origin.engine else None,
             "solve_rate": solve_rates.get(candidate.prompt.id),
             "rewards": describe_rewards(verdict),

@@ -46,8 +46,6 @@ class Candidate:
     sample: int
     finish_reason: str = "stop"
     tokens: int = 0
-    seed: int = 0
-    """What the engine drew it with."""
 
     @property
     def key(self) -> str:

@@ -206,7 +206,7 @@ def describe_origin(config: SFTDataConfig, context: StepContext) -> "Origin":
 
     policy, sampler = read_record(context.inputs["policy"]), config.sampling.model_dump_json()
     sources = find_prompt_sources(context.inputs["prompts"])
-    return Origin(SAMPLED, sources, policy.get("digest", ""), config.engine, sampler)
+    return Origin(SAMPLED, sources, policy.get("digest", ""), config.engine, sampler, config.seed)
 
 
 def find_prompt_sources(prompts: Path) -> dict[str, str]:

@@ -101,7 +101,7 @@ class Sampler:
         groups = self.engine.sample([prompt.question for prompt in prompts], sampling, seed)
         check_answers(prompts, groups, n)
         return [
-            Candidate(prompt, answer.text, done + place, answer.finish_reason, answer.tokens, seed)
+            Candidate(prompt, answer.text, done + place, answer.finish_reason, answer.tokens)
             for prompt, group in zip(prompts, groups, strict=True)
             for place, answer in enumerate(group)
         ]

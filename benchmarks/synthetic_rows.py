@@ -1,0 +1,64 @@
+"""Accepted answers as a full-size run has them: 4 kB of text, of which a known part is to be dropped."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from stages.filters import Candidate
+from stages.rows import Prompt, join_completion
+
+NEAR, EXACT, CONTAMINATED, MIXED = 0.20, 0.05, 0.01, 0.05
+"""Shares of the rows."""
+FUNCTION_WORDS = "the of and to in is that it we then so this with by from as are not which have".split()
+SYLLABLES = "ba ce di fo gu la me ni po ru sa te vi ko zu ha".split()
+FOREIGN = "Dann ist es nicht so, und wir sehen das auch mit der Zahl.\n"
+SENTENCES, HELD_OUT = 20_000, 2_000
+DOMAINS = {"math": 0.5, "code": 0.25, "logic": 0.05, "writing": 0.2}
+REMEMBERED = 1000
+"""A copy is of one of so many rows before it."""
+
+
+def make_sentences(rng: random.Random, count: int) -> list[str]:
+    """English in its function words, with a vocabulary that has as many rare words as real text."""
+    made = ["".join(rng.choices(SYLLABLES, k=rng.choice((2, 3, 3, 4)))) for _ in range(30_000)]
+    sentences = []
+    for _ in range(count):
+        words = [rng.choice(FUNCTION_WORDS if rng.random() < 0.45 else made) for _ in range(12)]
+        words[rng.randrange(12)] = str(rng.randrange(10_000))
+        sentences.append(" ".join(words).capitalize() + rng.choice((". ", ". ", ".\n")))
+    return sentences
+
+
+def make_held_out(seed: int = 0) -> list[tuple[str, str]]:
+    """(evaluation set, question) of four sets."""
+    sentences = make_sentences(random.Random(f"{seed}/held out"), 3 * HELD_OUT)
+    return [(f"set {n % 4}", "".join(sentences[3 * n : 3 * n + 3])) for n in range(HELD_OUT)]
+
+
+def make_candidates(
+    count: int, characters: int, held_out: Sequence[tuple[str, str]], seed: int = 0
+) -> Iterator[Candidate]:
+    """`count` answers, four to a prompt, that their rules have judged to be right."""
+    rng = random.Random(f"{seed}/rows")
+    sentences = make_sentences(rng, SENTENCES)
+    length = max(4, characters // 70)
+    recent: list[list[str]] = []
+    for number in range(count):
+        if number % 4 == 0:
+            domain = rng.choices(list(DOMAINS), list(DOMAINS.values()))[0]
+            prompt = Prompt(f"{domain}-train-{number:07d}", domain, "en", "".join(rng.choices(sentences, k=3)), "1")
+        draw = rng.random()
+        if recent and draw < NEAR + EXACT:
+            parts = list(rng.choice(recent))
+            if draw < NEAR:
+                parts[rng.randrange(len(parts))] = f"So {number} it is. "
+        else:
+            parts = rng.choices(sentences, k=length)
+        if rng.random() < CONTAMINATED:
+            parts[rng.randrange(len(parts))] = rng.choice(held_out)[1]
+        if rng.random() < MIXED:
+            parts[rng.randrange(len(parts))] = FOREIGN
+        recent = [*recent, parts] if len(recent) < REMEMBERED else recent
+        recent[rng.randrange(len(recent))] = parts
+        yield Candidate(
+            prompt, join_completion("".join(parts), "It is \\boxed{1}."), number % 4, tokens=len(parts) * 15
+        )
