@@ -39,7 +39,7 @@ from stages.rows import Prompt, iterate_rows, split_completion
 from stages.shards import publish_shard
 
 SCOPE, THRESHOLD, PER_PROMPT = "global", 0.8, 4
-ROWS_PER_FILE = 2000
+ROWS_PER_FILE = 1000
 RATE_BAR, RATE_AIM = 3000.0, 10_000.0
 """Rows per second of one core."""
 MEMORY_BAR = 600.0

@@ -8,7 +8,7 @@ from stages.rows import Prompt, join_completion
 
 NEAR, EXACT, CONTAMINATED, MIXED = 0.20, 0.05, 0.01, 0.05
 """Shares of the rows."""
-FUNCTION_WORDS = "the of and to in is that it we then so this with by from as are not which have".split()
+FUNCTION_WORDS = "the of and to that we then this with from which have when what there they would their".split()
 SYLLABLES = "ba ce di fo gu la me ni po ru sa te vi ko zu ha".split()
 FOREIGN = "Dann ist es nicht so, und wir sehen das auch mit der Zahl.\n"
 SENTENCES, HELD_OUT = 20_000, 2_000
@@ -22,7 +22,7 @@ def make_sentences(rng: random.Random, count: int) -> list[str]:
     made = ["".join(rng.choices(SYLLABLES, k=rng.choice((2, 3, 3, 4)))) for _ in range(30_000)]
     sentences = []
     for _ in range(count):
-        words = [rng.choice(FUNCTION_WORDS if rng.random() < 0.45 else made) for _ in range(12)]
+        words = [rng.choice(FUNCTION_WORDS if rng.random() < 0.6 else made) for _ in range(12)]
         words[rng.randrange(12)] = str(rng.randrange(10_000))
         sentences.append(" ".join(words).capitalize() + rng.choice((". ", ". ", ".\n")))
     return sentences

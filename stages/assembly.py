@@ -89,7 +89,7 @@ def read_columns(paths: Sequence[Path]) -> Columns:
     names: dict[str, dict[str, int]] = {name: {} for name in coded}
     hashes = {name: np.zeros(total, np.uint64) for name in ("draw", "prompt_hash", "text")}
     sizes, tokens = np.zeros(total, np.int64), np.zeros(total, np.int32)
-    signatures = np.zeros((total, SLOTS), np.uint16)
+    signatures = np.zeros((total, SLOTS), np.uint8)
     start = 0
     for path in paths:
         table = pq.read_table(path, columns=[*NUMBERS, "signature"], use_threads=False).combine_chunks()
@@ -119,8 +119,8 @@ def encode(column: pa.ChunkedArray, places: dict[str, int]) -> NDArray[np.int32]
 
 
 def read_signatures(column: pa.ChunkedArray) -> Signatures:
-    parts = [np.frombuffer(chunk.buffers()[1], np.uint16).reshape(-1, SLOTS) for chunk in column.chunks if len(chunk)]
-    return np.concatenate([np.empty((0, SLOTS), np.uint16), *parts])
+    parts = [np.frombuffer(chunk.buffers()[1], np.uint8).reshape(-1, SLOTS) for chunk in column.chunks if len(chunk)]
+    return np.concatenate([np.empty((0, SLOTS), np.uint8), *parts])
 
 
 def choose_rows(columns: Columns, rules: SetRules) -> None:

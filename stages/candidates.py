@@ -51,7 +51,7 @@ MEASURED = pa.schema(
         ("draw", pa.uint64()),
         ("prompt_hash", pa.uint64()),
         ("text", pa.uint64()),
-        ("signature", pa.binary(2 * SLOTS)),
+        ("signature", pa.binary(SLOTS)),
         ("contaminated", pa.string()),
         ("bytes", pa.int32()),
     ]
@@ -59,7 +59,7 @@ MEASURED = pa.schema(
 """`reason`: why it is rejected already, empty if it is not. `draw`: its place in any draw. `text` and `signature`: what
 equal and close texts share. `contaminated`: the evaluation set it was found in. `bytes`: of question and answer."""
 SHARD_SCHEMA = pa.schema([*SET_SCHEMA, *MEASURED])
-NOT_SIGNED = bytes(2 * SLOTS)
+NOT_SIGNED = bytes(SLOTS)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stages.language import foreign_words, language_share
+from stages.language import foreign_words, uses_only
 from stages.rewards import accuracy, think_format
 from stages.rows import Prompt, Row, assistant_turn, split_completion, user_turn
 
@@ -121,7 +121,7 @@ def speaks_one_language(candidate: Candidate) -> bool:
     """No word of the thoughts is in another language; thoughts without words are not objected to."""
     thoughts, _ = split_completion(candidate.text)
     prompt = candidate.prompt
-    return language_share(thoughts, prompt.language, foreign_words(prompt.question, prompt.language)) in (None, 1.0)
+    return uses_only(thoughts, prompt.language, foreign_words(prompt.question, prompt.language))
 
 
 def find_fault_before_judging(candidate: Candidate) -> str:

@@ -5,7 +5,6 @@ every process; two different n-grams share one with a probability of 2^-64.
 """
 
 import re
-from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -32,12 +31,21 @@ def hash_text(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")
 
 
-hash_word = lru_cache(maxsize=CACHED_WORDS)(hash_text)
+class WordHashes(dict[str, int]):
+    """Hashes of words that were met; a dictionary is twice as fast as `lru_cache` for a word it has."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= CACHED_WORDS:
+            self.clear()
+        return self.setdefault(word, hash_text(word))
+
+
+HASHES = WordHashes()
 
 
 def hash_words(text: str) -> Hashes:
     """A hash for each word, in order."""
-    return np.fromiter(map(hash_word, split_words(text)), np.uint64)
+    return np.fromiter(map(HASHES.__getitem__, split_words(text)), np.uint64)
 
 
 def hash_ngrams(words: Hashes, n: int) -> Hashes:
