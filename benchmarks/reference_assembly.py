@@ -36,7 +36,6 @@ def make_shingles(text: str) -> Ngrams:
 class Seen:
     """What the kept rows of one group hold."""
 
-    texts: set[str] = field(default_factory=set)
     sizes: list[int] = field(default_factory=list)
     holders: dict[tuple[str, ...], list[int]] = field(default_factory=lambda: defaultdict(list))
 
@@ -65,14 +64,15 @@ def assemble_slowly(
     banned = set().union(*(make_ngrams(text, 10) for text in held_out))
     whole = {tuple(split_words(text)) for text in held_out}
     seen: dict[str, Seen] = defaultdict(Seen)
+    pairs: set[tuple[str, str]] = set()
     left: list[tuple[int, int, PlainRow]] = []
     kept_of: Counter[str] = Counter()
     for row in rows:
         group = seen[row.prompt_id if scope == "prompt" else ""]
-        text = row.text if scope == "prompt" else f"{row.question} {row.text}"
-        if text in group.texts:
+        if (row.question, row.text) in pairs:
             continue
-        group.texts.add(text)
+        pairs.add((row.question, row.text))
+        text = row.text if scope == "prompt" else f"{row.question} {row.text}"
         if group.is_near(make_shingles(text), threshold):
             continue
         if any(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stages.candidates import SET_SCHEMA, Scope, find_constant_columns
 from stages.contract import DataError, StepError
 from stages.near_duplicates import SLOTS, Signatures, find_near_duplicates
-from stages.ngrams import MULTIPLIER, Hashes
+from stages.ngrams import Hashes
 
 Reason = Literal["duplicate", "near duplicate", "contaminated", "per prompt", "over quota"]
 REASONS: tuple[Reason, ...] = ("duplicate", "near duplicate", "contaminated", "per prompt", "over quota")
@@ -127,7 +127,7 @@ def choose_rows(columns: Columns, rules: SetRules) -> None:
     """Writes into `columns.decision` why a row is not in the set; reasons in the order of REASONS."""
     groups = columns.prompt_hash if rules.scope == "prompt" else np.zeros_like(columns.prompt_hash)
     kept = columns.kept()
-    columns.reject(kept[find_repeats(columns.text[kept] * MULTIPLIER + groups[kept])], "duplicate")
+    columns.reject(kept[find_repeats(columns.text[kept])], "duplicate")
     if rules.near_duplicates <= 1:
         kept = columns.kept()
         close = find_near_duplicates(columns.signatures[kept], groups[kept], rules.near_duplicates)

@@ -57,7 +57,7 @@ MEASURED = pa.schema(
     ]
 )
 """`reason`: why it is rejected already, empty if it is not. `draw`: its place in any draw. `text` and `signature`: what
-equal and close texts share. `contaminated`: the evaluation set it was found in. `bytes`: of question and answer."""
+equal and close rows share. `contaminated`: the evaluation set it was found in. `bytes`: of question and answer."""
 SHARD_SCHEMA = pa.schema([*SET_SCHEMA, *MEASURED])
 NOT_SIGNED = bytes(SLOTS)
 
@@ -99,9 +99,9 @@ class Measure:
             question, words = asked[candidate.prompt.id], candidate.words
             rows[number]["contaminated"] = self.held_out.find(question) or self.held_out.find(words)
             # Answers to one prompt share its words; elsewhere short answers are told apart by their questions.
-            is_global = self.scope == "global"
-            rows[number]["text"] = hash_text(f"{candidate.prompt.question if is_global else ''}\0{candidate.text}")
-            shingles.append(make_shingles(np.concatenate((question, words)) if is_global else words))
+            compared_words = words if self.scope == "prompt" else np.concatenate((question, words))
+            rows[number]["text"] = hash_text(f"{candidate.prompt.question}\0{candidate.text}")
+            shingles.append(make_shingles(compared_words))
         for number, signature in zip(compared, sign_texts(shingles), strict=True):
             rows[number]["signature"] = signature.tobytes()
         return rows

@@ -72,11 +72,13 @@ class Candidate:
 class Funnel:
     """Counts what each filter drops, in order."""
 
-    sampled: int
+    count: int
+    start: str = "sampled"
+    """What the first bar is called."""
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.steps.append({"filter": "sampled", "dropped": 0, "left": self.sampled})
+        self.steps.append({"filter": self.start, "dropped": 0, "left": self.count})
 
     def drop(self, name: str, count: int) -> None:
         self.steps.append({"filter": name, "dropped": count, "left": self.steps[-1]["left"] - count})

@@ -83,8 +83,8 @@ class SFTDataConfig(StepConfig):
     text: TextRules = TextRules()
     """What the text of an answer may be."""
     near_duplicate_scope: Literal["prompt", "global"] = "prompt"
-    """Within what equal and nearly equal rows are dropped: answers to one prompt, or all rows by question and answer. A
-    generated world repeats its templates, real data should not: `global` there."""
+    """Within what nearly equal rows are dropped: answers to one prompt, or all rows by question and answer. A generated
+    world repeats its templates, real data should not: `global` there. Rows equal in both are dropped in any case."""
     near_duplicate_overlap: float = Field(default=0.8, gt=0)
     """Share of common 5-grams of words from which a row is a near duplicate of an earlier one; above 1 keeps all."""
     decontamination_ngram: int = Field(default=10, ge=2)
@@ -251,7 +251,7 @@ def describe_set(
     counts = count_values(columns, "domain", kept)
     composition = {domain: counts[domain] for domain in quotas if domain in counts}
     shortfall = {d: quota - counts.get(d, 0) for d, quota in quotas.items() if counts.get(d, 0) < quota}
-    funnel = fill_funnel(columns, count_reasons(sampled))
+    funnel = fill_sampled_funnel(columns, count_reasons(sampled))
     return {
         "rows": len(kept),
         "composition": composition,
@@ -259,7 +259,7 @@ def describe_set(
         "shortfall": shortfall,
         "remedies": {d: suggest_remedy(d, quotas[d], counts.get(d, 0), asked.get(d)) for d in shortfall},
         "funnel": funnel.steps,
-        "supervised_funnel": fill_funnel(columns).steps,
+        "supervised_funnel": fill_supervised_funnel(columns).steps,
         "solve_rate": measure_solve_rate(funnel),
         "prompts": {domain: dict(zip(("asked", "solved"), pair, strict=True)) for domain, pair in asked.items()},
         "languages": count_values(columns, "language", kept),
@@ -272,15 +272,23 @@ def describe_set(
     }
 
 
-def fill_funnel(columns: "Columns", judged: Mapping[str, int] | None = None) -> Funnel:
-    """What became of the sampled rows, of which `judged` were rejected or not by reason; without it of all others."""
+def fill_sampled_funnel(columns: "Columns", reasons: Mapping[str, int]) -> Funnel:
+    """What became of the sampled rows; `reasons` counts them as they left their shards."""
+    funnel = Funnel(sum(reasons.values()))
+    for reason in LOCAL_REASONS:
+        funnel.drop(reason, reasons.get(reason, 0))
+    return drop_globally(funnel, columns, columns.match("source", SAMPLED))
+
+
+def fill_supervised_funnel(columns: "Columns") -> Funnel:
+    own = ~columns.match("source", SAMPLED)
+    return drop_globally(Funnel(int(own.sum()), "supervised"), columns, own)
+
+
+def drop_globally(funnel: Funnel, columns: "Columns", own: Any) -> Funnel:
+    """`own` is a mask over all rows."""
     from stages.assembly import REASONS
 
-    is_sampled = columns.match("source", SAMPLED)
-    own = is_sampled if judged is not None else ~is_sampled
-    funnel = Funnel(sum(judged.values()) if judged is not None else int(own.sum()))
-    for reason in LOCAL_REASONS if judged is not None else ():
-        funnel.drop(reason, judged.get(reason, 0) if judged else 0)
     for reason in REASONS:
         funnel.drop(reason, int(own[columns.rejected(reason)].sum()))
     return funnel

@@ -90,7 +90,7 @@ def test_every_prompt_keeps_one_answer_before_any_keeps_two(tmp_path: Path) -> N
 def test_equal_answers_to_different_prompts_are_duplicates_only_with_equal_questions(tmp_path: Path) -> None:
     rows = [answer("a", 0, "Hello."), answer("b", 0, "Hello."), answer("b", 1, "Hello.")]
     same = [Candidate(Prompt(id, "math", "en", "Hi?", "1"), "Hello.", 0) for id in "cd"]
-    assert assemble(tmp_path / "prompt", rows + same, make_rules("prompt")) == ["a/0", "b/0", "c/0", "d/0"]
+    assert assemble(tmp_path / "prompt", rows + same, make_rules("prompt")) == ["a/0", "b/0", "c/0"]
     assert assemble(tmp_path / "global", rows + same, make_rules("global")) == ["a/0", "b/0", "c/0"]
 
 
