@@ -222,7 +222,7 @@ def put_together_with_stock(folder: Path) -> None:
     rows = rows.filter(is_english).map(sign)
     index, kept = MinHashLSH(threshold=THRESHOLD, num_perm=128), []
     for number, signature in enumerate(rows["signature"]):
-        made = MinHash(num_perm=128, hashvalues=np.array(signature, np.uint64))
+        made = MinHash(num_perm=128, hashvalues=np.array(signature, np.uint64), scheme=MinHash(num_perm=128).scheme)
         if not index.query(made):
             index.insert(str(number), made)
             kept.append(number)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.candidates import Measure, Origin, make_table, read_notes, write_table
-from stages.contract import DataError, Progress, StepError
+from stages.contract import DataError, Progress, StepError, no_progress
 from stages.engines import Completion, Engine, Sampling
 from stages.filters import Candidate, TextRules
 from stages.judging import ModelJudge, Verdict, judge_candidates
@@ -61,16 +61,16 @@ class Sampler:
         paths: list[Path] = []
         for number, shard in enumerate(shards):
             name = f"samples-{number:05d}"
-            path = find_shard(folder, name) or self._publish(folder, name, number, shard)
-            paths.append(path)
+            inner = follow_shard(progress, number, len(shards))
+            paths.append(find_shard(folder, name) or self._publish(folder, name, number, shard, inner))
             progress(number + 1, len(shards))
         return paths
 
-    def _publish(self, folder: Path, name: str, number: int, shard: pa.Table) -> Path:
+    def _publish(self, folder: Path, name: str, number: int, shard: pa.Table, progress: Progress) -> Path:
         prompts = [Prompt.from_row(row) for row in shard.to_pylist()]
-        candidates, verdicts = self.sample_shard(prompts, number)
+        candidates, verdicts = self.sample_shard(prompts, number, progress)
         counts = count_outcomes(candidates, verdicts)
-        chosen = choose_rows(candidates, verdicts, self.rounds)
+        chosen = choose_shown(candidates, verdicts, self.rounds)
         rates = {id: right / sampled for id, (_, right, sampled) in counts.items()}
         table = make_table(
             [candidates[n] for n in chosen], [verdicts[n] for n in chosen], rates, self.origin, self.measure
@@ -79,13 +79,15 @@ class Sampler:
         notes = {"reasons": json.dumps(reasons), "prompts": json.dumps(counts)}
         return publish_shard(folder, name, lambda path: write_table(table, path, **notes))
 
-    def sample_shard(self, prompts: Sequence[Prompt], number: int) -> tuple[list[Candidate], list[Verdict]]:
+    def sample_shard(
+        self, prompts: Sequence[Prompt], number: int, progress: Progress = no_progress
+    ) -> tuple[list[Candidate], list[Verdict]]:
         """Candidates with what became of each, by prompt and sample."""
         found: list[tuple[Candidate, Verdict]] = []
         unsolved, done = list(prompts), 0
         while unsolved and done < self.rounds.budget:
             n = min(self.rounds.sampling.n, self.rounds.budget - done)
-            candidates = self._sample_round(unsolved, n, done, number)
+            candidates = self._sample_round(unsolved, n, done, number, progress)
             verdicts = judge_candidates(candidates, self.rules, self.judge)
             found += zip(candidates, verdicts, strict=True)
             solved = {c.prompt.id for c, verdict in zip(candidates, verdicts, strict=True) if not verdict.reason}
@@ -95,16 +97,27 @@ class Sampler:
         found.sort(key=lambda pair: (place[pair[0].prompt.id], pair[0].sample))
         return [candidate for candidate, _ in found], [verdict for _, verdict in found]
 
-    def _sample_round(self, prompts: Sequence[Prompt], n: int, done: int, number: int) -> list[Candidate]:
+    def _sample_round(
+        self, prompts: Sequence[Prompt], n: int, done: int, number: int, progress: Progress
+    ) -> list[Candidate]:
         seed = hash_text(f"{self.rounds.seed}/{number}/{done}") % 2**SEED_BITS
         sampling = self.rounds.sampling.model_copy(update={"n": n})
-        groups = self.engine.sample([prompt.question for prompt in prompts], sampling, seed)
+        groups = self.engine.sample([prompt.question for prompt in prompts], sampling, seed, progress)
         check_answers(prompts, groups, n)
         return [
             Candidate(prompt, answer.text, done + place, answer.finish_reason, answer.tokens)
             for prompt, group in zip(prompts, groups, strict=True)
             for place, answer in enumerate(group)
         ]
+
+
+def follow_shard(progress: Progress, number: int, shards: int) -> Progress:
+    """Progress of sampling within one shard: the step is alive, and as far as the shards before."""
+
+    def report(done: int, total: int, **metrics: float | str) -> None:
+        progress(number, shards, prompts_of_shard=done)
+
+    return report
 
 
 def read_prompt_table(folder: Path, split: str) -> pa.Table:
@@ -151,7 +164,7 @@ def count_outcomes(candidates: Sequence[Candidate], verdicts: Sequence[Verdict])
     return counts
 
 
-def choose_rows(candidates: Sequence[Candidate], verdicts: Sequence[Verdict], rounds: Rounds) -> list[int]:
+def choose_shown(candidates: Sequence[Candidate], verdicts: Sequence[Verdict], rounds: Rounds) -> list[int]:
     """All that were not rejected, and of each reason as many as are shown; drawn by hash, like those of the set."""
     chosen = {number for number, verdict in enumerate(verdicts) if not verdict.reason}
     for reason in {verdict.reason for verdict in verdicts} - {""}:
