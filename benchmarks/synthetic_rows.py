@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from stages.filters import Candidate
 from stages.rows import Prompt, join_completion
@@ -37,28 +38,34 @@ def make_held_out(seed: int = 0) -> list[tuple[str, str]]:
 def make_candidates(
     count: int, characters: int, held_out: Sequence[tuple[str, str]], seed: int = 0
 ) -> Iterator[Candidate]:
-    """`count` answers, four to a prompt, that their rules have judged to be right."""
+    """`count` answers that their rules have judged to be right, up to four in a row to a prompt.
+
+    Copies are of originals, with their question and an id of their own, so that overlaps stand clear of a threshold.
+    """
     rng = random.Random(f"{seed}/rows")
     sentences = make_sentences(rng, SENTENCES)
-    length = max(4, characters // 70)
-    recent: list[list[str]] = []
+    originals: list[tuple[Prompt, list[str]]] = []
+    prompt, sample = make_prompt(rng, sentences, 0), -1
     for number in range(count):
-        if number % 4 == 0:
-            domain = rng.choices(list(DOMAINS), list(DOMAINS.values()))[0]
-            prompt = Prompt(f"{domain}-train-{number:07d}", domain, "en", "".join(rng.choices(sentences, k=3)), "1")
         draw = rng.random()
-        if recent and draw < NEAR + EXACT:
-            parts = list(rng.choice(recent))
+        if originals and draw < NEAR + EXACT:
+            source, parts = rng.choice(originals)
+            asked, parts, place = replace(source, id=f"{source.domain}-copy-{number:07d}"), list(parts), 0
             if draw < NEAR:
                 parts[rng.randrange(len(parts))] = f"So {number} it is. "
         else:
-            parts = rng.choices(sentences, k=length)
+            sample = (sample + 1) % 4
+            prompt = make_prompt(rng, sentences, number) if sample == 0 else prompt
+            asked, parts, place = prompt, rng.choices(sentences, k=max(4, characters // 68)), sample
+            forgotten = len(originals) if len(originals) < REMEMBERED else rng.randrange(REMEMBERED)
+            originals[forgotten : forgotten + 1] = [(asked, parts)]
         if rng.random() < CONTAMINATED:
-            parts[rng.randrange(len(parts))] = rng.choice(held_out)[1]
+            parts = [*parts[:-1], rng.choice(held_out)[1]]
         if rng.random() < MIXED:
-            parts[rng.randrange(len(parts))] = FOREIGN
-        recent = [*recent, parts] if len(recent) < REMEMBERED else recent
-        recent[rng.randrange(len(recent))] = parts
-        yield Candidate(
-            prompt, join_completion("".join(parts), "It is \\boxed{1}."), number % 4, tokens=len(parts) * 15
-        )
+            parts = [FOREIGN, *parts[1:]]
+        yield Candidate(asked, join_completion("".join(parts), "It is \\boxed{1}."), place, tokens=len(parts) * 15)
+
+
+def make_prompt(rng: random.Random, sentences: Sequence[str], number: int) -> Prompt:
+    domain = rng.choices(list(DOMAINS), list(DOMAINS.values()))[0]
+    return Prompt(f"{domain}-train-{number:07d}", domain, "en", "".join(rng.choices(sentences, k=3)), "1")
