@@ -124,14 +124,11 @@ def write_answers(folder: Path, rows: int, characters: int) -> None:
 
 def read_answers(folder: Path) -> Iterator[list[Candidate]]:
     for path in sorted((folder / "answers").iterdir()):
+        table = pq.read_table(path, use_threads=False)
+        names = ("id", "domain", "question", "text", "sample", "tokens")
         yield [
-            Candidate(
-                Prompt(row["id"], row["domain"], "en", row["question"], "1"),
-                row["text"],
-                row["sample"],
-                tokens=row["tokens"],
-            )
-            for row in pq.read_table(path, use_threads=False).to_pylist()
+            Candidate(Prompt(id, domain, "en", question, "1"), text, sample, tokens=tokens)
+            for id, domain, question, text, sample, tokens in zip(*(table[n].to_pylist() for n in names), strict=True)
         ]
 
 

@@ -89,15 +89,16 @@ class Measure:
     def measure(self, candidates: Sequence[Candidate], accepted: Sequence[bool]) -> list[Row]:
         """The MEASURED columns but `reason`. Texts that are rejected already are not compared with anything."""
         rows = [self._place(candidate) for candidate in candidates]
-        asked: dict[str, Hashes] = {}
+        asked: dict[str, tuple[Hashes, str]] = {}
         shingles: list[Hashes] = []
         compared = [number for number, is_accepted in enumerate(accepted) if is_accepted]
         for number in compared:
             candidate = candidates[number]
             if candidate.prompt.id not in asked:
-                asked[candidate.prompt.id] = hash_words(candidate.prompt.question)
-            question, words = asked[candidate.prompt.id], candidate.words
-            rows[number]["contaminated"] = self.held_out.find(question) or self.held_out.find(words)
+                question = hash_words(candidate.prompt.question)
+                asked[candidate.prompt.id] = question, self.held_out.find(question)
+            (question, found), words = asked[candidate.prompt.id], candidate.words
+            rows[number]["contaminated"] = found or self.held_out.find(words)
             # Answers to one prompt share its words; elsewhere short answers are told apart by their questions.
             compared_words = words if self.scope == "prompt" else np.concatenate((question, words))
             rows[number]["text"] = hash_text(f"{candidate.prompt.question}\0{candidate.text}")
