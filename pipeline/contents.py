@@ -32,6 +32,8 @@ CHECKPOINT_FILES = (
 VOLATILE_KEYS = frozenset({"_name_or_path", "name_or_path", "transformers_version", "is_local", "local_files_only"})
 """Written by transformers; they tell how a checkpoint was saved, not what it is."""
 CHUNK_BYTES = 1 << 22
+ROWS_AT_ONCE = 1024
+"""As Python objects long rows take several times their size."""
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors format."""
 
@@ -62,7 +64,7 @@ def read_splits(folder: Path) -> tuple[str, dict[str, int]]:
         if split not in counts:
             digest.update(f"split {split}\n".encode())
             counts[split] = 0
-        for batch in pq.ParquetFile(path).iter_batches():
+        for batch in pq.ParquetFile(path).iter_batches(ROWS_AT_ONCE):
             for row in batch.to_pylist():
                 text = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
                 digest.update(text.encode() + b"\n")

@@ -1,29 +1,53 @@
-"""n-gram overlap between texts, after the paper's 10-gram rule (R1 v2, appendix D.1)."""
+"""n-gram overlap with evaluation sets, after the paper's 10-gram rule (R1 v2, appendix D.1).
 
-import re
+However many evaluation sets there are, a text is looked up once: the table says which set an n-gram is from.
+"""
+
 from collections.abc import Iterable, Sequence
 
-WORD = re.compile(r"[一-鿿぀-ヿ]|\w+?(?=[一-鿿぀-ヿ]|\b)")
+import numpy as np
+
+from stages.ngrams import Hashes, hash_ngrams, hash_whole, hash_words
+
+SLOTS_PER_NGRAM = 16
+"""Slots of the table that says of most n-grams at once that nobody holds them out; a byte each."""
 
 
-def split_words(text: str) -> list[str]:
-    """Lower-case words; each Chinese or Japanese character counts as one."""
-    return WORD.findall(text.lower())
+class HeldOut:
+    """Texts that training must not have seen, as hashes of their n-grams and of each text as a whole."""
+
+    def __init__(self, texts: Iterable[tuple[str, str]], n: int) -> None:
+        """`texts` are (name of the evaluation set, text); an n-gram of several sets counts for the first."""
+        names: dict[str, int] = {}
+        keys, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int16)]
+        for name, text in texts:
+            keys.append(make_keys(hash_words(text), n))
+            owners.append(np.full(len(keys[-1]), names.setdefault(name, len(names)), np.int16))
+        self.n, self.names = n, list(names)
+        self.keys, first = np.unique(np.concatenate(keys), return_index=True)
+        self.owners = np.concatenate(owners)[first]
+        self.mask = np.uint64(2 ** (len(self.keys) * SLOTS_PER_NGRAM).bit_length() - 1)
+        self.taken = np.zeros(int(self.mask) + 1, np.bool_)
+        self.taken[self.keys & self.mask] = True
+
+    def find(self, words: Hashes) -> str:
+        """Name of the evaluation set that a text shares an n-gram with, or equals a text of; empty if there is none."""
+        keys = make_keys(words, self.n)
+        keys = keys[self.taken[keys & self.mask]]
+        if not len(keys) or not len(self.keys):
+            return ""
+        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        found = places[self.keys[places] == keys]
+        return self.names[self.owners[found].min()] if len(found) else ""
 
 
-def make_ngrams(text: str, n: int) -> set[tuple[str, ...]]:
-    words = split_words(text)
-    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+def make_keys(words: Hashes, n: int) -> Hashes:
+    """The n-grams of a text and the text as a whole; of a text without words nothing."""
+    whole = np.array([hash_whole(words)] if len(words) else [], np.uint64)
+    return np.concatenate((hash_ngrams(words, n), whole))
 
 
 def find_contaminated(texts: Sequence[str], held_out: Iterable[str], n: int) -> set[int]:
     """Indices of `texts` that equal a held-out text or share `n` consecutive words with one."""
-    exact, ngrams = set[tuple[str, ...]](), set[tuple[str, ...]]()
-    for text in held_out:
-        exact.add(tuple(split_words(text)))
-        ngrams |= make_ngrams(text, n)
-    return {
-        number
-        for number, text in enumerate(texts)
-        if tuple(split_words(text)) in exact or not ngrams.isdisjoint(make_ngrams(text, n))
-    }
+    index = HeldOut((("held out", text) for text in held_out), n)
+    return {number for number, text in enumerate(texts) if index.find(hash_words(text))}

@@ -9,7 +9,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from stages.contract import ConfigError, Metrics, Step, StepConfig, StepContext
-from stages.decontamination import find_contaminated
 from stages.domains import domain_rng, load_domain
 from stages.math_verifier import find_ungradable
 from stages.problem_files import BadRow, read_problems, write_quarantine
@@ -62,6 +61,8 @@ def enabled_domains(domains: Mapping[str, DomainConfig]) -> dict[str, DomainConf
 
 
 def make_prompts(config: PromptsConfig, context: StepContext) -> Metrics:
+    from stages.decontamination import find_contaminated  # here, so that planning does not wait for numpy
+
     splits: dict[Split, list[Prompt]] = {split: [] for split in SPLITS}
     sources: dict[str, str] = {}
     set_aside: dict[str, int] = {}

@@ -4,28 +4,53 @@ Paper: R1 v2 §3.3.1 and Table 5: 804,745 rows, 626,933 of them reasoning. Two r
 data come from the stage-2 checkpoint, the weights restart from the base model.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stages.contract import DataError, Metrics, Step, StepConfig, StepContext
-from stages.domains import domain_rng, group_of
-from stages.engines import Engine, Sampling, load_engine
-from stages.filters import (
-    Candidate,
-    Funnel,
-    drop_duplicates,
-    is_finished,
-    is_readable,
-    keep_correct,
-    limit_per_prompt,
-    speaks_one_language,
-)
-from stages.rows import Prompt, group_rows, read_prompts, read_rows, write_rows
+from stages.contract import DataError, Metrics, Step, StepConfig, StepContext, StepError
+from stages.domains import group_of
+from stages.engines import Sampling, load_engine
+from stages.filters import Funnel, TextRules
+from stages.judging import JudgeConfig, load_judge
+from stages.problem_files import read_lines, write_quarantine
+from stages.rows import iterate_rows, read_rows
+from stages.supervised_files import SupervisedFile
 from stages.training.settings import SupervisedConfig
 
-GENERAL = "general"
+if TYPE_CHECKING:
+    from stages.assembly import Columns
+    from stages.candidates import Measure, Origin
+
+GENERAL, SAMPLED = "general", "reasoning_rl"
+LOCAL_REASONS = (
+    "unfinished",
+    "broken text",
+    "format",
+    "cannot judge",
+    "wrong answer",
+    "mixed language",
+    "long paragraph",
+    "code block",
+    "repetition",
+    "length",
+)
+"""Why a sampled answer is rejected before it is compared with others, in the order of the tests."""
+
+
+class EvaluationFile(BaseModel):
+    """An evaluation set beside the dev and test prompts, which the full set must not touch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    path: str
+    """JSONL, TSV or parquet, relative to the working directory."""
+    columns: tuple[str, ...] = ("question",)
+    """Columns with its texts: questions, and solutions where it has them (R1 v2 appendix D.1)."""
 
 
 class SFTDataConfig(StepConfig):
@@ -39,12 +64,52 @@ class SFTDataConfig(StepConfig):
         default_factory=lambda: {"writing": 1.0, "factual_qa": 1.0, "self_cognition": 1.0, "translation": 1.0}
     )
     """How the supervised part is shared out among domains (the paper names these four, no shares)."""
+    supervised: tuple[SupervisedFile, ...] = ()
+    """Files of answered questions, beside the demonstrations of generated domains."""
+    on_shortfall: Literal["go_on", "stop"] = "go_on"
+    """What to do where a domain has fewer rows than its quota. The step says how many, and what would help."""
     engine: str = "transformers"
     """Engine that samples from the RL checkpoint."""
     sampling: Sampling = Sampling(n=4)
-    """How the RL checkpoint is sampled (the paper gives no number per prompt)."""
+    """How the RL checkpoint is sampled, in one round (the paper gives no number per prompt)."""
+    budget: int | None = Field(default=None, ge=1)
+    """Completions of one prompt at most: prompts without a usable one are sampled again until it is spent; null = one
+    round."""
+    shard_prompts: int = Field(default=512, ge=1)
+    """Prompts that are sampled, judged and published together; a killed run loses at most so much. They share batches
+    and a seed, so this is identity and not runtime."""
+    judge: JudgeConfig | None = None
+    """Model that judges answers which no rule can judge; without one these are rejected."""
+    text: TextRules = TextRules()
+    """What the text of an answer may be."""
+    near_duplicate_scope: Literal["prompt", "global"] = "prompt"
+    """Within what nearly equal rows are dropped: answers to one prompt, or all rows by question and answer. A generated
+    world repeats its templates, real data should not: `global` there. Rows equal in both are dropped in any case."""
+    near_duplicate_overlap: float = Field(default=0.8, gt=0)
+    """Share of common 5-grams of words from which a row is a near duplicate of an earlier one; above 1 keeps all."""
+    decontamination_ngram: int = Field(default=10, ge=2)
+    """A row whose question or answer shares so many consecutive words with an evaluation set is dropped (R1 v2 appendix
+    D.1: 10)."""
+    evaluation_files: dict[str, EvaluationFile] = Field(default_factory=dict)
+    """Evaluation sets by name, beside the questions of the dev and test splits."""
     per_prompt: int = Field(default=4, ge=1)
-    """Different accepted completions kept per prompt."""
+    """Different accepted answers kept per prompt: the first, as samples of one prompt are exchangeable. Where a domain
+    has more rows than its quota, each prompt keeps one answer before any keeps a second."""
+    rejected_per_reason: int = Field(default=200, ge=0)
+    """Rejected rows of each reason that are kept, in `rejected/`."""
+
+    @model_validator(mode="after")
+    def check_supervised(self) -> "SFTDataConfig":
+        names = [(file.domain, Path(file.path).stem) for file in self.supervised]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                "supervised names two files alike for one domain; expected different names, as they are ids"
+            )
+        if unknown := {file.domain for file in self.supervised} - self.general_shares.keys():
+            raise ValueError(
+                f"supervised has {', '.join(sorted(unknown))}, which general_shares lacks; expected a share"
+            )
+        return self
 
 
 class SFTConfig(SupervisedConfig):
@@ -52,27 +117,29 @@ class SFTConfig(SupervisedConfig):
 
 
 def make_sft_data(config: SFTDataConfig, context: StepContext) -> Metrics:
-    prompts = read_prompts(context.inputs["prompts"], "train")
-    quotas = scale_targets(config, {prompt.domain for prompt in prompts})
-    reasoning = [p for p in prompts if p.domain in quotas and group_of(p.domain) == "reasoning"]
-    engine = load_engine(config.engine, context.inputs["policy"], context.runtime)
-    funnel, accepted = reject_samples(engine, reasoning, config, context)
-    chosen = fill_quotas(accepted, quotas, config.seed)
-    funnel.steps.append({"filter": "over quota", "dropped": len(accepted) - len(chosen), "left": len(chosen)})
-    rows = [candidate.to_row("reasoning_rl") for candidate in chosen]
-    rows += [candidate.to_row("demonstration") for candidate in take_demonstrations(prompts, quotas, config)]
-    write_rows(sorted(rows, key=lambda row: row["id"]), context.output_dir, "train")
-    composition = Counter(row["domain"] for row in rows)
-    return {
-        "rows": len(rows),
-        "composition": dict(composition),
-        "quotas": quotas,
-        "shortfall": {d: quota - composition[d] for d, quota in quotas.items() if composition[d] < quota},
-        "funnel": funnel.steps,
-        "solve_rate": measure_solve_rate(funnel),
-        "full_set": config.targets,
-        "scale": config.scale,
-    }
+    # Here, so that planning waits for neither numpy nor Arrow.
+    from stages.assembly import SetRules, choose_rows, read_columns, write_set
+    from stages.sampling_rounds import read_prompt_table, write_solve_rates
+
+    prompts = read_prompt_table(context.inputs["prompts"], "train")
+    quotas = scale_targets(config, {*prompts["domain"].unique().to_pylist(), *(f.domain for f in config.supervised)})
+    measure = make_measure(config, context.inputs["prompts"])
+    sampled = sample_reasoning(config, context, prompts, quotas, measure)
+    paths = [*sampled, *collect_supervised(config, context, prompts, quotas, measure)]
+    columns = read_columns(paths)
+    rules = SetRules(
+        quotas,
+        config.near_duplicate_scope,
+        config.near_duplicate_overlap,
+        config.per_prompt,
+        config.rejected_per_reason,
+    )
+    choose_rows(columns, rules)
+    metrics = describe_set(config, quotas, columns, sampled)
+    check_shortfall(config, metrics)
+    write_set(paths, columns, rules, context.output_dir)
+    write_solve_rates(sampled, context.output_dir)
+    return metrics
 
 
 def scale_targets(config: SFTDataConfig, domains: set[str]) -> dict[str, int]:
@@ -87,24 +154,144 @@ def scale_targets(config: SFTDataConfig, domains: set[str]) -> dict[str, int]:
     return {domain: round(target * factor) for domain, target in targets.items()}
 
 
-def reject_samples(
-    engine: Engine, prompts: Sequence[Prompt], config: SFTDataConfig, context: StepContext
-) -> tuple[Funnel, list[Candidate]]:
-    """Samples every prompt and keeps what is finished, readable, correct, in one language, and new."""
-    questions = [prompt.question for prompt in prompts]
-    sampled = engine.sample(questions, config.sampling, config.seed, context.progress)
-    candidates = [
-        Candidate(prompt, completion.text, number, completion.finish_reason)
-        for prompt, group in zip(prompts, sampled, strict=True)
-        for number, completion in enumerate(group)
-    ]
-    funnel = Funnel(len(candidates))
-    candidates = funnel.keep("unfinished", candidates, is_finished)
-    candidates = funnel.keep("format", candidates, is_readable)
-    candidates = funnel.apply("wrong answer", candidates, keep_correct)
-    candidates = funnel.keep("mixed language", candidates, speaks_one_language)
-    candidates = funnel.apply("duplicate", candidates, drop_duplicates)
-    return funnel, funnel.apply("per prompt", candidates, lambda cs: limit_per_prompt(cs, config.per_prompt))
+def make_measure(config: SFTDataConfig, prompts: Path) -> "Measure":
+    from stages.candidates import Measure
+    from stages.decontamination import HeldOut
+
+    held_out = HeldOut(list_held_out(config, prompts), config.decontamination_ngram)
+    return Measure(held_out, config.near_duplicate_scope, config.seed)
+
+
+def list_held_out(config: SFTDataConfig, prompts: Path) -> Iterator[tuple[str, str]]:
+    """(evaluation set, text): questions of the dev and test splits, and what other files hold."""
+    for split in ("dev", "test"):
+        if any((prompts / "data").glob(f"{split}-*.parquet")):
+            for row in iterate_rows(prompts, split):
+                yield f"{row['domain']}/{split}", row["prompt"][-1]["content"]
+    for name, file in config.evaluation_files.items():
+        yield from ((name, text) for text in read_evaluation(file))
+
+
+def read_evaluation(file: EvaluationFile) -> Iterator[str]:
+    """Every text of the file. Raises DataError for a line that cannot be read: half of a set protects from nothing."""
+    for line, _, row in read_lines(Path(file.path)):
+        texts = [None] if isinstance(row, str) else [row.get(column) for column in file.columns]
+        for text in texts:
+            if not isinstance(text, str):
+                fault = row if isinstance(row, str) else f"it has: {', '.join(row)}"
+                raise DataError(f"{file.path}, line {line}: {fault}; expected text in {', '.join(file.columns)}")
+            yield text
+
+
+def sample_reasoning(
+    config: SFTDataConfig, context: StepContext, prompts: Any, quotas: Mapping[str, int], measure: "Measure"
+) -> list[Path]:
+    """Shards of sampled and judged rows of the reasoning domains; `prompts` is an Arrow table."""
+    from stages.sampling_rounds import Rounds, Sampler, select_domains
+
+    domains = [domain for domain in quotas if domain in config.targets and group_of(domain) == "reasoning"]
+    chosen = select_domains(prompts, domains)
+    if not chosen.num_rows:
+        return []
+    budget = config.budget or config.sampling.n
+    rounds = Rounds(config.sampling, budget, config.shard_prompts, config.seed, config.rejected_per_reason)
+    engine = load_engine(config.engine, context.inputs["policy"], context.runtime)
+    judge = load_judge(config.judge, config.seed, context.runtime)
+    sampler = Sampler(engine, judge, config.text, rounds, describe_origin(config, context), measure)
+    return sampler.sample_all(chosen, context.scratch_dir / "shards", context.progress)
+
+
+def describe_origin(config: SFTDataConfig, context: StepContext) -> "Origin":
+    from stages.candidates import Origin
+
+    policy, sampler = read_record(context.inputs["policy"]), config.sampling.model_dump_json()
+    sources = find_prompt_sources(context.inputs["prompts"])
+    return Origin(SAMPLED, sources, policy.get("digest", ""), config.engine, sampler, config.seed)
+
+
+def find_prompt_sources(prompts: Path) -> dict[str, str]:
+    """Where the training prompts of each domain come from, as their step has written it down."""
+    sources = read_record(prompts).get("metrics", {}).get("sources", {})
+    return {name.removesuffix("/train"): source for name, source in sources.items() if name.endswith("/train")}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the store has written beside an input; empty for a folder that is no artifact."""
+    path = folder / "record.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def collect_supervised(
+    config: SFTDataConfig, context: StepContext, prompts: Any, quotas: Mapping[str, int], measure: "Measure"
+) -> list[Path]:
+    """Shards of the rows that nobody samples: demonstrations, then files in the order of the profile."""
+    from stages.candidates import Origin
+    from stages.supervised import DEMONSTRATION, write_demonstrations, write_file
+
+    folder = context.scratch_dir / "supervised"
+    domains = [domain for domain in config.general_shares if domain in quotas]
+    origin = Origin(DEMONSTRATION, find_prompt_sources(context.inputs["prompts"]))
+    paths = write_demonstrations(prompts, domains, origin, measure, folder)
+    for number, file in enumerate(config.supervised):
+        written, bad = write_file(file, number, measure, folder)
+        paths += written
+        if bad:
+            write_quarantine(bad, context.output_dir / "quarantine" / f"{Path(file.path).stem}.jsonl")
+    return paths
+
+
+def describe_set(
+    config: SFTDataConfig, quotas: Mapping[str, int], columns: "Columns", sampled: Sequence[Path]
+) -> Metrics:
+    """Everything the card says of the set."""
+    from stages.assembly import count_values, describe_tokens
+    from stages.sampling_rounds import count_outcomes_by_domain, count_reasons
+
+    kept, asked = columns.kept(), count_outcomes_by_domain(sampled)
+    counts = count_values(columns, "domain", kept)
+    composition = {domain: counts[domain] for domain in quotas if domain in counts}
+    shortfall = {d: quota - counts.get(d, 0) for d, quota in quotas.items() if counts.get(d, 0) < quota}
+    funnel = fill_sampled_funnel(columns, count_reasons(sampled))
+    return {
+        "rows": len(kept),
+        "composition": composition,
+        "quotas": dict(quotas),
+        "shortfall": shortfall,
+        "remedies": {d: suggest_remedy(d, quotas[d], counts.get(d, 0), asked.get(d)) for d in shortfall},
+        "funnel": funnel.steps,
+        "supervised_funnel": fill_supervised_funnel(columns).steps,
+        "solve_rate": measure_solve_rate(funnel),
+        "prompts": {domain: dict(zip(("asked", "solved"), pair, strict=True)) for domain, pair in asked.items()},
+        "languages": count_values(columns, "language", kept),
+        "sources": count_values(columns, "source", kept),
+        "licences": {Path(file.path).name: file.licence for file in config.supervised},
+        "tokens": describe_tokens(columns, kept),
+        "contaminated": count_values(columns, "contaminated", columns.rejected("contaminated")),
+        "full_set": config.targets,
+        "scale": config.scale,
+    }
+
+
+def fill_sampled_funnel(columns: "Columns", reasons: Mapping[str, int]) -> Funnel:
+    """What became of the sampled rows; `reasons` counts them as they left their shards."""
+    funnel = Funnel(sum(reasons.values()))
+    for reason in LOCAL_REASONS:
+        funnel.drop(reason, reasons.get(reason, 0))
+    return drop_globally(funnel, columns, columns.match("source", SAMPLED))
+
+
+def fill_supervised_funnel(columns: "Columns") -> Funnel:
+    own = ~columns.match("source", SAMPLED)
+    return drop_globally(Funnel(int(own.sum()), "supervised"), columns, own)
+
+
+def drop_globally(funnel: Funnel, columns: "Columns", own: Any) -> Funnel:
+    """`own` is a mask over all rows."""
+    from stages.assembly import REASONS
+
+    for reason in REASONS:
+        funnel.drop(reason, int(own[columns.rejected(reason)].sum()))
+    return funnel
 
 
 def measure_solve_rate(funnel: Funnel) -> float:
@@ -112,25 +299,30 @@ def measure_solve_rate(funnel: Funnel) -> float:
     return float(left["wrong answer"] / max(1, left["sampled"]))
 
 
-def fill_quotas(candidates: Sequence[Candidate], quotas: Mapping[str, int], seed: int) -> list[Candidate]:
-    """Each domain cut to its quota by a seeded draw, so that no prompt or template is favoured."""
-    chosen: list[Candidate] = []
-    for domain, quota in quotas.items():
-        available = [c for c in candidates if c.prompt.domain == domain]
-        domain_rng(seed, domain, "quota").shuffle(available)
-        chosen += available[:quota]
-    return chosen
+def suggest_remedy(domain: str, quota: int, rows: int, outcome: tuple[int, int] | None) -> str:
+    """What would fill a quota, in figures."""
+    missing = quota - rows
+    said = f"{domain} has {rows:,} of {quota:,} rows"
+    if outcome is None:
+        return (
+            f"{said}: {missing:,} more rows would fill it, from domains.{domain}.train or a file in sft_data.supervised"
+        )
+    asked, solved = outcome
+    found = f"{said} from {asked:,} prompts, {solved:,} of them solved"
+    if not rows:
+        return f"{found}: no answer was usable, look at the funnel and at rejected/"
+    more = math.ceil(missing * asked / rows)
+    return f"{found}: about {more:,} more prompts would fill it, or a higher per_prompt, sampling.n or budget"
 
 
-def take_demonstrations(prompts: Sequence[Prompt], quotas: Mapping[str, int], config: SFTDataConfig) -> list[Candidate]:
-    """Supervised rows of the non-reasoning domains."""
-    rows: list[Candidate] = []
-    by_domain = group_rows([{"domain": p.domain, "prompt": p} for p in prompts if p.demonstration], "domain")
-    for domain in config.general_shares:
-        available = [Candidate(row["prompt"], row["prompt"].demonstration, 0) for row in by_domain.get(domain, [])]
-        domain_rng(config.seed, domain, "demonstrations").shuffle(available)
-        rows += available[: quotas.get(domain, 0)]
-    return rows
+def check_shortfall(config: SFTDataConfig, metrics: Metrics) -> None:
+    """Raises StepError if a domain falls short and the profile says to stop; DataError if there is no row at all."""
+    remedies = "; ".join(metrics["remedies"].values())
+    if not metrics["rows"]:
+        steps = ", ".join(f"{step['filter']} {step['dropped']:,}" for step in metrics["funnel"] if step["dropped"])
+        raise DataError(f"every answer was rejected, so the set would be empty ({steps}): {remedies}")
+    if remedies and config.on_shortfall == "stop":
+        raise StepError(f"{remedies}; or say sft_data.on_shortfall: go_on")
 
 
 def train_on_base(config: SFTConfig, context: StepContext) -> Metrics:
@@ -147,6 +339,7 @@ STEPS = (
         {"policy": "reasoning_rl", "prompts": "prompts"},
         SFTDataConfig,
         make_sft_data,
+        revision=2,
     ),
     Step(
         "sft",

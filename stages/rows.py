@@ -141,7 +141,9 @@ def iterate_rows(folder: Path, split: str) -> Iterator[Row]:
     if not shards:
         raise DataError(f"{folder} has no split '{split}'; expected data/{split}-*.parquet in it")
     for shard in shards:
-        yield from pq.read_table(shard).to_pylist()
+        with pq.ParquetFile(shard) as file:
+            for batch in file.iter_batches(1024):
+                yield from batch.to_pylist()
 
 
 def read_prompts(folder: Path, split: Split) -> list[Prompt]:

@@ -1,7 +1,9 @@
+import random
+
 import pytest
 
 from stages.contract import DataError
-from stages.language import count_words, foreign_words, language_share
+from stages.language import count_words, foreign_words, language_share, uses_only
 from stages.notation import MAX_CHARACTERS
 
 
@@ -199,3 +201,44 @@ def test_repeating_one_word_earns_no_more_than_the_full_share() -> None:
 def test_an_unknown_language_names_the_known_ones() -> None:
     with pytest.raises(DataError, match=r"'xx' is not known.*en"):
         language_share("hello", "xx")
+
+
+def test_the_short_cut_says_what_the_share_says() -> None:
+    rng = random.Random(0)
+    parts = (
+        *(
+            "Tom has five apples.",
+            "He buys three more of them!",
+            "So the sum is 8;",
+            "x2y and 3.5 a.b",
+            "Yes.",
+            "We add 5 to it",
+        ),
+        *(
+            "Der Junge kauft drei Birnen.",
+            "Das ist nicht gut.",
+            "Le garçon achète trois pommes.",
+            "Alors voilà.",
+            "Il a dit",
+        ),
+        *(
+            "好的。",
+            "He has 苹果",
+            "W" * 70 + "der die das und",
+            "zzz qqq www",
+            "the the the",
+            "\\boxed{5}",
+            "`so`",
+            "i a x",
+            "don’t",
+        ),
+    )
+    verdicts = set()
+    for _ in range(3000):
+        chosen = rng.choices(parts, k=rng.randrange(1, 6))
+        text = "".join(part + rng.choice((" ", "\n", "\t", "", ". ", "...", ".\n")) for part in chosen)
+        target, exclude = rng.choice(("en", "de", "fr", "zh", "ru")), rng.choice(((), ("苹果",), ("apples", "junge")))
+        expected = language_share(text, target, exclude) in (None, 1.0)
+        assert uses_only(text, target, exclude) == expected, (text, target, exclude)
+        verdicts.add((target, expected))
+    assert len(verdicts) >= 9

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from stages import rejection_sampling
+from stages.assembly import REASONS
 from stages.contract import DataError, Metrics, StepContext
 from stages.engines import Sampling
-from stages.rejection_sampling import STEPS, SFTDataConfig, make_sft_data, scale_targets
+from stages.rejection_sampling import LOCAL_REASONS, STEPS, SFTDataConfig, make_sft_data, scale_targets
 from stages.rows import Prompt, read_rows, split_completion, write_rows
 from tests.micro_model import make_prompts
 from tests.scripted_engine import ScriptedEngine
@@ -75,22 +76,25 @@ def test_funnel_and_composition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         per_prompt=1,
     )
     metrics = run(tmp_path, monkeypatch, prompts, config)
-    assert [(step["filter"], step["dropped"]) for step in metrics["funnel"]] == [
-        ("sampled", 0),
-        ("unfinished", 40),
-        ("format", 40),
-        ("wrong answer", 40),
-        ("mixed language", 40),
-        ("duplicate", 40),
-        ("per prompt", 40),
-        ("over quota", 8),
-    ]
+    assert [step["filter"] for step in metrics["funnel"]] == ["sampled", *LOCAL_REASONS, *REASONS]
+    assert {step["filter"]: step["dropped"] for step in metrics["funnel"] if step["dropped"]} == {
+        "unfinished": 40,
+        "format": 40,
+        "wrong answer": 40,
+        "mixed language": 40,
+        "duplicate": 40,
+        "near duplicate": 40,
+        "over quota": 8,
+    }
     for before, after in zip(metrics["funnel"], metrics["funnel"][1:], strict=False):
         assert before["left"] - after["dropped"] == after["left"]
     rows = read_rows(tmp_path / "out", "train")
     assert Counter(row["domain"] for row in rows) == metrics["composition"]
     assert metrics["composition"] == {"math": 12, "logic": 20, "self_cognition": 6, "greetings": 2}
     assert metrics["shortfall"] == {"logic": 40}
+    assert metrics["remedies"]["logic"].startswith(
+        "logic has 20 of 60 rows from 20 prompts, 20 of them solved: about 40"
+    )
     assert metrics["rows"] == len(rows) == 40 and metrics["full_set"] == config.targets
     assert metrics["solve_rate"] == pytest.approx(4 / 7)
     assert all(row["completion"][0]["content"] == prompts[row["prompt"][0]["content"]].demonstration for row in rows)
