@@ -22,6 +22,8 @@ PROMPTS_PER_CALL = 1024
 def load(model_dir: Path, runtime: Runtime) -> "VLLMEngine":
     """Raises ConfigError where vLLM cannot be imported, DataError for a policy it cannot serve."""
     check_servable(model_dir)
+    # Else vLLM reports each use to its project.
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if not runs_on_cuda(runtime):
         # A process of its own for the scheduler would take longer to start than it saves.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
