@@ -130,8 +130,8 @@ def choose_rows(columns: Columns, rules: SetRules) -> None:
     columns.reject(kept[find_repeats(columns.text[kept])], "duplicate")
     if rules.near_duplicates <= 1:
         kept = columns.kept()
-        close = find_near_duplicates(columns.signatures[kept], groups[kept], rules.near_duplicates)
-        columns.reject(kept[close], "near duplicate")
+        close = find_near_duplicates(columns.signatures, groups, kept, rules.near_duplicates)
+        columns.reject(close, "near duplicate")
     kept = columns.kept()
     columns.reject(kept[~columns.match("contaminated", "")[kept]], "contaminated")
     kept = columns.kept()

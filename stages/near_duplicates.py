@@ -37,22 +37,24 @@ def sign_texts(shingles: Sequence[Hashes]) -> Signatures:
     return np.array(rows, np.uint32).reshape(-1, SLOTS).astype(np.uint8)
 
 
-def find_near_duplicates(signatures: Signatures, groups: Hashes, threshold: float) -> NDArray[np.bool_]:
-    """Which texts are close to an earlier one of the same group that is kept."""
-    rows, buckets = find_collisions(signatures, groups)
-    dropped = np.zeros(len(signatures), np.bool_)
+def find_near_duplicates(
+    signatures: Signatures, groups: Hashes, among: NDArray[np.intp], threshold: float
+) -> NDArray[np.intp]:
+    """Those of the rows `among` that are close to an earlier one of them, of the same group, that is kept."""
+    rows, buckets = find_collisions(signatures, groups, among)
+    dropped: list[int] = []
     leader = np.full(int(buckets.max(initial=-1)) + 1, -1, np.int32)
     others: dict[int, list[int]] = {}
     for row, own in split_by_row(rows, buckets):
         taken = leader[own]
         candidates = {*taken[taken >= 0].tolist(), *(other for b in own.tolist() for other in others.get(b, ()))}
         if candidates and measure_closest(signatures, row, sorted(candidates)) >= threshold:
-            dropped[row] = True
+            dropped.append(row)
             continue
         leader[own[taken < 0]] = row
         for bucket in own[taken >= 0].tolist():
             others.setdefault(bucket, []).append(row)
-    return dropped
+    return np.array(dropped, np.intp)
 
 
 def measure_closest(signatures: Signatures, row: int, candidates: Sequence[int]) -> float:
@@ -60,18 +62,20 @@ def measure_closest(signatures: Signatures, row: int, candidates: Sequence[int])
     return float((signatures[candidates] == signatures[row]).mean(axis=1).max())
 
 
-def find_collisions(signatures: Signatures, groups: Hashes) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def find_collisions(
+    signatures: Signatures, groups: Hashes, among: NDArray[np.intp]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """(rows, buckets): each row beside each bucket that it shares with another row, by row."""
     rows, buckets, count = [np.empty(0, np.int32)], [np.empty(0, np.int32)], 0
     for start in range(0, SLOTS, BAND):
-        keys = groups.copy()
+        keys = groups[among]
         for column in range(start, start + BAND):
             keys *= MULTIPLIER
-            keys += signatures[:, column]
+            keys += signatures[among, column]
         _, own, sizes = np.unique(keys, return_inverse=True, return_counts=True)
         numbers = np.cumsum(sizes > 1, dtype=np.int32) - 1
-        shared = np.flatnonzero(sizes[own] > 1).astype(np.int32)
-        rows.append(shared)
+        shared = np.flatnonzero(sizes[own] > 1)
+        rows.append(among[shared].astype(np.int32))
         buckets.append(numbers[own[shared]] + np.int32(count))
         count += int(numbers[-1]) + 1 if len(numbers) else 0
     every = np.concatenate(rows)

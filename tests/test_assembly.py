@@ -104,9 +104,12 @@ def test_near_duplicates_are_those_above_the_overlap() -> None:
     )
     signatures = sign_texts([make_shingles(hash_words(" ".join(text))) for text in texts])
     groups = np.zeros(len(texts), np.uint64)
-    assert np.flatnonzero(find_near_duplicates(signatures, groups, 0.8)).tolist() == list(range(40, 80))
-    assert not find_near_duplicates(signatures, np.arange(len(texts), dtype=np.uint64), 0.8).any()
-    assert not find_near_duplicates(signatures[:0], groups[:0], 0.8).any()
+    every = np.arange(len(texts))
+    assert find_near_duplicates(signatures, groups, every, 0.8).tolist() == list(range(40, 80))
+    assert find_near_duplicates(signatures, groups, every[20:60], 0.8).tolist() == []
+    assert find_near_duplicates(signatures, groups, every[[3, 43, 77]], 0.8).tolist() == [43]
+    assert not len(find_near_duplicates(signatures, every.astype(np.uint64), every, 0.8))
+    assert not len(find_near_duplicates(signatures, groups, every[:0], 0.8))
 
 
 def test_the_estimated_overlap_is_close_to_the_true_one() -> None:

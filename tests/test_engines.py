@@ -93,6 +93,14 @@ def test_a_sample_depends_on_its_prompt_alone(micro_base: Path) -> None:
     assert engine.sample(QUESTIONS[2:3], DRAWN, seed=0) == first[2:3]
 
 
+def test_a_long_prompt_cuts_no_answer_of_another(engine: Engine) -> None:
+    long = "1 " * 180
+    sampling = Sampling(n=1, temperature=0.0, max_completion_length=380)
+    answers = engine.sample([*QUESTIONS, long], sampling, seed=0)
+    assert answers[:4] == engine.sample(QUESTIONS, sampling, seed=0)
+    assert answers[4][0].tokens < 60
+
+
 def test_no_questions_no_answers(engine: Engine) -> None:
     assert engine.sample([], GREEDY, seed=0) == []
 

@@ -3,7 +3,8 @@
 Batches are a pure function of the prompts and the sampling settings, and each draws from its own seed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,25 @@ class TransformersEngine(PromptingEngine):
         encoded, fitting = self._encode(texts)
         names = name_draws(texts)
         results: list[list[Completion]] = [[TOO_LONG] * sampling.n for _ in texts]
-        # Neighbours of equal length waste no padding; ties by position keep the order defined.
-        fitting.sort(key=lambda n: (len(encoded[n]), n))
-        per_batch = max(1, sampling.batch_size // sampling.n)
-        for start in range(0, len(fitting), per_batch):
-            chosen = fitting[start : start + per_batch]
+        done = 0
+        for chosen in self._cut_batches(encoded, fitting, sampling):
             completions = self._generate([encoded[n] for n in chosen], [names[n] for n in chosen], sampling, seed)
             for number, group in zip(chosen, completions, strict=True):
                 results[number] = group
-            progress(start + len(chosen), len(fitting))
+            done += len(chosen)
+            progress(done, len(fitting))
         return results
+
+    def _cut_batches(
+        self, encoded: Sequence[Sequence[int]], fitting: Sequence[int], sampling: Sampling
+    ) -> Iterator[list[int]]:
+        """Numbers of the prompts of each batch. Neighbours of equal length waste no padding; ties by position keep the
+        order defined. Prompts that leave less room than is asked for are not put beside those that leave more."""
+        size = max(1, sampling.batch_size // sampling.n)
+        ordered = sorted(fitting, key=lambda n: (len(encoded[n]), n))
+        for _, group in groupby(ordered, lambda n: min(self.context - len(encoded[n]), sampling.max_completion_length)):
+            alike = list(group)
+            yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
     @torch.inference_mode()
     def _generate(
