@@ -23,6 +23,7 @@ from stages.rows import (
     RewardSource,
     Row,
     assistant_turn,
+    has_split,
     read_prompts,
     read_rows,
     split_completion,
@@ -212,10 +213,11 @@ def train_all_scenario_rl(config: AllScenarioRLConfig, context: StepContext) -> 
 
 
 def pick_dev_prompts(context: StepContext, config: AllScenarioRLConfig) -> list[Prompt]:
-    """Dev prompts of the sets that reward models reward, drawn by seed."""
-    if not config.monitor_prompts:
+    """Dev prompts of the sets that reward models reward, drawn by seed; none where there is no dev split."""
+    folder = context.inputs["prompts"]
+    if not config.monitor_prompts or not has_split(folder, "dev"):
         return []
-    prompts = [p for p in read_prompts(context.inputs["prompts"], "dev") if p.reward in get_args(Preference)]
+    prompts = [prompt for prompt in read_prompts(folder, "dev") if prompt.reward in get_args(Preference)]
     domain_rng(config.seed, "all_scenario_rl", "monitor").shuffle(prompts)
     return prompts[: config.monitor_prompts]
 

@@ -18,7 +18,7 @@ from stages.engines import Sampling, load_engine
 from stages.filters import Funnel, TextRules
 from stages.judging import JudgeConfig, load_judge
 from stages.problem_files import read_lines, write_quarantine
-from stages.rows import iterate_rows, read_rows
+from stages.rows import Split, has_split, iterate_rows, read_rows
 from stages.supervised_files import SupervisedFile
 from stages.training.settings import SupervisedConfig
 
@@ -164,8 +164,9 @@ def make_measure(config: SFTDataConfig, prompts: Path) -> "Measure":
 
 def list_held_out(config: SFTDataConfig, prompts: Path) -> Iterator[tuple[str, str]]:
     """(evaluation set, text): questions of the dev and test splits, and what other files hold."""
-    for split in ("dev", "test"):
-        if any((prompts / "data").glob(f"{split}-*.parquet")):
+    splits: tuple[Split, ...] = ("dev", "test")
+    for split in splits:
+        if has_split(prompts, split):
             for row in iterate_rows(prompts, split):
                 yield f"{row['domain']}/{split}", row["prompt"][-1]["content"]
     for name, file in config.evaluation_files.items():

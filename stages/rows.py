@@ -146,6 +146,10 @@ def iterate_rows(folder: Path, split: str) -> Iterator[Row]:
                 yield from batch.to_pylist()
 
 
+def has_split(folder: Path, split: Split) -> bool:
+    return any((folder / "data").glob(f"{split}-*.parquet"))
+
+
 def read_prompts(folder: Path, split: Split) -> list[Prompt]:
     return [Prompt.from_row(row) for row in iterate_rows(folder, split)]
 

@@ -11,14 +11,18 @@ from stages.all_scenario_rl import (
     AllScenarioRLConfig,
     HelpfulPairsConfig,
     SafetyLabelsConfig,
+    average_reward,
     balance_lengths,
+    judge_by_rule,
     judge_pair,
     make_helpful_pairs,
     make_safety_labels,
     mix_prompts,
+    pick_dev_prompts,
 )
 from stages.contract import DataError, StepContext
 from stages.engines import Sampling
+from stages.rewards.preference import PreferenceReward
 from stages.rows import Prompt, Row, assistant_turn, join_completion, read_rows, split_completion, write_rows
 from tests.micro_model import make_prompts
 from tests.scripted_engine import Answer, ScriptedEngine
@@ -141,6 +145,32 @@ def test_prompts_are_mixed_in_proportion(rule: float) -> None:
     assert max(visits) - min(visits) <= 1
     assert mixed == mix_prompts(prompts, config)
     assert mixed != mix_prompts(prompts, config.model_copy(update={"seed": 1}))
+
+
+def test_the_monitor_asks_dev_prompts_that_reward_models_reward(context: StepContext) -> None:
+    config = AllScenarioRLConfig(monitor_prompts=20)
+    assert pick_dev_prompts(context, config) == []
+    dev = [prompt.to_row() for domain in DOMAINS for prompt in make_prompts(domain, 15, "dev")]
+    write_rows(dev, context.inputs["prompts"], "dev")
+    picked = pick_dev_prompts(context, config)
+    assert len(picked) == 20 and {prompt.reward for prompt in picked} == {"helpful", "safety"}
+    assert pick_dev_prompts(context, config.model_copy(update={"monitor_prompts": 0})) == []
+
+
+def test_answers_are_scored_by_rule_and_by_the_reward_model_of_their_set() -> None:
+    prompts = [*make_prompts("factual_qa", 2, "dev"), *make_prompts("safety", 2, "dev")]
+    texts = [prompt.demonstration for prompt in prompts]
+    assert judge_by_rule(prompts, texts) == [1.0] * 4
+    assert judge_by_rule(prompts, [join_completion("", "No idea, sorry, none at all.")] * 2 + texts[2:])[:2] == [
+        0.0,
+        0.0,
+    ]
+    rewards = [
+        PreferenceReward("helpful", lambda q, r: [0.2] * len(q)),
+        PreferenceReward("safety", lambda q, r: [0.6] * len(q)),
+    ]
+    expected = [0.2 if prompt.reward == "helpful" else 0.6 for prompt in prompts]
+    assert 0.2 < average_reward(prompts, texts, rewards) == pytest.approx(sum(expected) / 4)
 
 
 def test_preferences_come_last() -> None:
