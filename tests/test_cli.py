@@ -237,6 +237,8 @@ def environment() -> dict[str, str]:
 def start_cli(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     code = "import sys; from tests.toy_stage import STEPS; from pipeline.__main__ import main\n"
     code += "sys.exit(main([sys.argv[1], 'toy.yaml', *sys.argv[2:]], STEPS))"
+    # Where the tests themselves run in the background, a shell has switched Ctrl-C off for all they start.
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL)
 
