@@ -85,12 +85,12 @@ def test_rows_without_a_rule_are_the_judges_and_those_with_one_are_not(said: str
     assert judge_candidates(candidates, TextRules())[0] == Verdict("cannot judge", None, "")
 
 
-def test_a_judge_whose_engine_loses_answers_stops_the_step() -> None:
+def test_a_judge_whose_engine_loses_answers_stops_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     judge, engine = make_judge(lambda question: "")
-    engine.sample = lambda *arguments: [[Completion("", 0, "stop")]]  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "sample", lambda *arguments: [[Completion("", 0, "stop")]])
     with pytest.raises(StepError, match="judge 'judge' gave 1 answers, expected 2"):
         judge.score([sample(OPEN_QUESTION, "Because.")])
-    engine.sample = lambda *arguments: [[], []]  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "sample", lambda *arguments: [[], []])
     assert judge.score([sample(OPEN_QUESTION, "Because.")]) == [None]
 
 

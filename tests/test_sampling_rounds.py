@@ -69,7 +69,6 @@ def test_the_set_does_not_depend_on_the_size_of_shards(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="SIGKILL at random moments is tried on Linux")
 def test_killed_at_random_moments_it_makes_the_same_set(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     run_set(whole, RoundsEngine(write_prompts(whole / "prompts")))
