@@ -26,6 +26,7 @@ from pipeline.contents import PICKLE_SUFFIXES, read_contents
 from pipeline.fingerprint import Identity, hash_json
 from pipeline.provenance import Provenance
 from stages.contract import ArtifactError, ConfigError, DataError, Kind, StepError
+from stages.shards import sync_folder
 
 RECORD, CARD = "record.json", "README.md"
 
@@ -349,11 +350,3 @@ def rename_folder(source: Path, target: Path) -> bool:
         raise
     sync_folder(target.parent)
     return True
-
-
-def sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

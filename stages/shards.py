@@ -25,7 +25,7 @@ def publish_shard(folder: Path, name: str, write: Callable[[Path], None]) -> Pat
         folder.mkdir(parents=True, exist_ok=True)
         write(temporary)
         digest = sync_file(temporary)
-        path = folder / f"{name}-{digest}.parquet"
+        path = folder / f"{name}-{digest[:HASH_LENGTH]}.parquet"
         temporary.replace(path)
         sync_folder(folder)
     except OSError as error:
@@ -40,7 +40,7 @@ def publish_shard(folder: Path, name: str, write: Callable[[Path], None]) -> Pat
 def find_shard(folder: Path, name: str) -> Path | None:
     """The published piece called `name`; one that is damaged is removed, so that it is made again."""
     for path in sorted(folder.glob(f"{name}-*.parquet")):
-        if path.stem.rpartition("-")[2] == hash_file(path):
+        if path.stem.rpartition("-")[2] == hash_file(path)[:HASH_LENGTH]:
             return path
         path.unlink()
     return None
@@ -61,7 +61,7 @@ def sync_file(path: Path) -> str:
 
 def hash_file(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_LENGTH]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(path: Path) -> None:

@@ -65,6 +65,14 @@ def test_a_hacked_run_ends_with_its_best_checkpoint(micro_base: Path, tmp_path: 
     assert all(torch.equal(hacked[name], short[name]) for name in short)
 
 
+def test_the_last_step_is_measured_wherever_it_falls(micro_base: Path, tmp_path: Path) -> None:
+    metrics = train(micro_base, tmp_path, Scripted([0.8, 0.8, 0.1], [0.1, 0.2, 0.5, 0.5]), steps=3)["monitor"]
+    assert [reading["step"] for reading in metrics["readings"]] == [0, 2, 3]
+    assert (metrics["hacked_at"], metrics["rolled_back_to"]) == (3, 0)
+    start, end = micro_model.read_weights(micro_base), micro_model.read_weights(tmp_path / "output")
+    assert all(torch.equal(start[name], end[name]) for name in start)
+
+
 def test_a_hacked_run_can_be_refused(micro_base: Path, tmp_path: Path) -> None:
     with pytest.raises(
         StepError, match=r"hacked: from step 0 to 2 their reward rose from 0\.100 to 0\.500, while .* 0\.8"

@@ -1,6 +1,5 @@
 """Scratch checkpoints that can be trusted, training logs, and the arguments all trainers share."""
 
-import hashlib
 import json
 import math
 import os
@@ -21,22 +20,18 @@ from transformers import (
 )
 
 from stages.contract import DataError, Progress, StepContext, StepError
+from stages.shards import hash_file
 
 LogLine = Mapping[str, float | None]
 COMPLETE = "COMPLETE.json"
 LOG_STEPS = 5
 
 
-def hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class MarkComplete(TrainerCallback):
     """Writes a manifest once a scratch checkpoint is whole; transformers writes it in place and unsynced."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        folder = find_checkpoint(args, state.global_step)
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMPLETE]
         manifest = {str(path.relative_to(folder)): hash_file(path) for path in files}
         partial = folder / f"{COMPLETE}.partial"
@@ -53,6 +48,11 @@ def is_complete(folder: Path) -> bool:
         return all(hash_file(folder / name) == digest for name, digest in manifest.items())
     except (OSError, ValueError):
         return False
+
+
+def find_checkpoint(args: TrainingArguments, step: int) -> Path:
+    """Where transformers writes the checkpoint of a step."""
+    return Path(str(args.output_dir)) / f"checkpoint-{step}"
 
 
 def newest_checkpoint(scratch_dir: Path, usable: Callable[[int], bool] = lambda step: True) -> Path | None:
@@ -85,7 +85,7 @@ class KeepReference(TrainerCallback):
             save_model(self.reference, str(self.path(args, state)))
 
     def path(self, args: TrainingArguments, state: TrainerState) -> Path:
-        return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / "reference.safetensors"
+        return find_checkpoint(args, state.global_step) / "reference.safetensors"
 
 
 class LogMetrics(TrainerCallback):

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 from stages.contract import Metrics, StepError
 from stages.measures import Value, estimate, mean_of
 from stages.rows import Prompt, read_completion, user_turn
+from stages.training.checkpoints import find_checkpoint
 
 FILE = "monitor.json"
 RESAMPLES = 1000
@@ -49,13 +50,15 @@ class Reading:
 
 
 class HackingMonitor(TrainerCallback):
-    """Measures at each checkpoint; its readings are kept there, so that a resumed run knows them."""
+    """Measures at each checkpoint, of which the last step has one; its readings are kept there for a resumed run."""
 
     def __init__(self, trainer: Any, tokenizer: PreTrainedTokenizerBase, watch: Watch) -> None:
         self.trainer, self.watch = trainer, watch
         turns = [user_turn(prompt.question) for prompt in watch.prompts]
         self.texts = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         self.tokenizer, self.readings = tokenizer, list[Reading]()
+        self.is_hacked = False
+        """Whether the last reading has more reward than the best one, and a score below it beyond chance."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -65,10 +68,12 @@ class HackingMonitor(TrainerCallback):
             self.readings = [Reading(**reading) for reading in kept]
         else:
             self.readings = [self.measure(0)]
+        self.is_hacked = self.judge()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % args.save_steps == 0:
+        if state.global_step % args.save_steps == 0 or state.global_step == state.max_steps:
             self.readings.append(self.measure(state.global_step))
+            self.is_hacked = self.judge()
             # Kept from the rotation of checkpoints.
             state.best_model_checkpoint = str(find_checkpoint(args, self.best.step))
         control.should_training_stop |= self.is_hacked
@@ -81,9 +86,7 @@ class HackingMonitor(TrainerCallback):
     def best(self) -> Reading:
         return max(self.readings, key=lambda reading: reading.score)
 
-    @property
-    def is_hacked(self) -> bool:
-        """Whether the last reading has more reward than the best one, and a score below it beyond chance."""
+    def judge(self) -> bool:
         last, best = self.readings[-1], self.best
         pairs = zip(best.scores, last.scores, strict=True)
         change = estimate([None if a is None or b is None else b - a for a, b in pairs], RESAMPLES, seed=0)
@@ -127,7 +130,3 @@ class HackingMonitor(TrainerCallback):
             f"{best.score:.3f} to {last.score:.3f}; expected both to rise. Take fewer steps or a lower "
             "preference_share, or set on_hacking: roll_back"
         )
-
-
-def find_checkpoint(args: TrainingArguments, step: int) -> Path:
-    return Path(str(args.output_dir)) / f"checkpoint-{step}"
