@@ -57,6 +57,7 @@ def plan_run(
 ) -> list[PlannedStep]:
     """The selected steps in order. Raises ConfigError for a selection that names what is not there."""
     selection = selection or Selection()
+    refuse_left_out(selection, profile)
     forced = expand_names(steps, selection.force)
     pinned = {ref.step: ref for ref in map(Ref.parse, selection.use)}
     selected = select_steps(steps, selection, pinned)
@@ -83,6 +84,13 @@ def select_steps(steps: Sequence[Step], selection: Selection, pinned: Mapping[st
         raise ConfigError("--only, --from and --until leave no step to run; expected that they overlap")
     wanted = list_upstream(steps, targets, pinned)
     return [step for step in steps if step.name in wanted]
+
+
+def refuse_left_out(selection: Selection, profile: Profile) -> None:
+    """Raises ConfigError for a step or stage that is asked for and that the profile does without."""
+    asked = {*selection.only, *selection.force, selection.from_step, selection.until}
+    if both := sorted(asked & set(profile.leave_out)):
+        raise ConfigError(f"{', '.join(both)}: left out by {profile.path}; take it from leave_out there to run it")
 
 
 def expand_names(steps: Sequence[Step], names: Sequence[str]) -> set[str]:

@@ -185,6 +185,14 @@ def test_a_profile_chooses_inputs_and_leaves_steps_out(tmp_path: Path) -> None:
         resolve(tmp_path, "leave_out: [r2]")
 
 
+def test_what_is_left_out_cannot_be_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text("project: p\ndomains: {math: {train: 10}}\nleave_out: [r1_zero]\n")
+    steps, profile = resolve_recipe(R1, load_profile(path, (), R1))
+    with pytest.raises(ConfigError, match=r"r1_zero: left out by .*profile.yaml; take it from leave_out"):
+        plan_run(steps, profile, Store(tmp_path, "p"), Selection(only=("r1_zero",)))
+
+
 def test_the_lineage_of_the_paper_is_kept() -> None:
     base, data = named("base_model"), named("sft_data", policy="reasoning_rl")
     rl, sft = named("reasoning_rl", policy="base_model"), named("sft", base="base_model", data="sft_data")
