@@ -30,11 +30,11 @@ from stages.reasoning_rl import ReasoningRLConfig
 from stages.rewards import load_reward
 from stages.rewards.preference import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, user_turn
+from stages.shards import hash_file
 from stages.training import grpo_trainer, monitoring
-from stages.training.checkpoints import COMPLETE, hash_file, newest_checkpoint, run_trainer
+from stages.training.checkpoints import COMPLETE, newest_checkpoint, run_trainer
 from stages.training.compact import IGNORED
 from stages.training.grpo import (
-    check_sizes,
     make_arguments,
     permute_rewards,
     summarise_log,
@@ -277,15 +277,21 @@ def test_grpo_is_set_to_the_papers_objective(tmp_path: Path) -> None:
     assert step == 32 * 16
 
 
+def test_rollouts_with_vllm_want_a_gpu(micro_base: Path, tmp_path: Path) -> None:
+    config = GRPO.model_copy(update={"vllm": True})
+    with pytest.raises(ConfigError, match="expected vllm: false there"):
+        train_grpo(micro_base, micro_model.make_prompts("math", 4), {}, config, micro_model.make_context(tmp_path))
+
+
 def test_without_kl_there_is_no_reference_to_replace(tmp_path: Path) -> None:
     arguments = make_arguments(ReinforcementConfig(beta=0.0), micro_model.make_context(tmp_path))
     assert not arguments.sync_ref_model
 
 
 def test_checkpoints_that_would_cut_a_rollout_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"save_steps=3 .*minibatches=2"):
-        check_sizes(GRPO.model_copy(update={"save_steps": 3}))
-    check_sizes(GRPO)
+    with pytest.raises(ValidationError, match=r"save_steps=3 .*minibatches=2"):
+        ReinforcementConfig(save_steps=3, minibatches=2)
+    ReinforcementConfig(save_steps=4, minibatches=2)
 
 
 def test_a_reward_that_pays_nobody_for_long_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

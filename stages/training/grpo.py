@@ -23,6 +23,7 @@ from stages.training.checkpoints import (
     LOG_STEPS,
     KeepReference,
     LogLine,
+    choose_device,
     run_trainer,
     save_policy,
     shared_arguments,
@@ -49,7 +50,8 @@ def train_grpo(
     reward models are hacked, training ends: with the best checkpoint, or with StepError, as `watch.on_hacking` says.
     """
     set_seed(config.seed)
-    check_sizes(config)
+    if config.vllm and choose_device(context) == "cpu":
+        raise ConfigError("vllm: true rolls out on a GPU, and this step runs on a CPU; expected vllm: false there")
     tokenizer = AutoTokenizer.from_pretrained(policy)
     tokenizer.chat_template = chat_template or tokenizer.chat_template
     rendered = str(tokenizer.apply_chat_template(user_turn("?"), add_generation_prompt=True, tokenize=False))
@@ -138,15 +140,6 @@ def check_values(values: Sequence[float | None], count: int, name: str) -> None:
             raise StepError(
                 f"reward '{name}' returned {value} for completion {number}; expected a finite number or None"
             )
-
-
-def check_sizes(config: ReinforcementConfig) -> None:
-    """Raises where TRL would silently resume inside a rollout."""
-    if config.save_steps % config.minibatches:
-        raise ConfigError(
-            f"save_steps={config.save_steps} would cut a rollout; "
-            f"expected a multiple of minibatches={config.minibatches}"
-        )
 
 
 def check_lengths(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, context: int) -> None:

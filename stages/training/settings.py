@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.contract import StepConfig
 
@@ -108,10 +108,18 @@ class ReinforcementConfig(StepConfig):
     """Sampling temperature of the rollouts (paper: 1.0; 0.7 in stage 4)."""
     max_completion_length: int = Field(default=32768, ge=1)
     """Longest completion, in tokens (paper: 32,768)."""
-    save_steps: int = Field(default=50, ge=1)
+    save_steps: int = Field(default=400, ge=1)
     """Scratch checkpoint every so many steps; a multiple of `minibatches`."""
     reward_weights: dict[str, float] = Field(
         default_factory=lambda: {"accuracy": 1.0, "think_format": 1.0, "language_consistency": 1.0}
     )
     """Weight of each reward, by file name in `stages/rewards` or dotted path `package.module:function`
     (paper: a plain sum, eq. 4 and 7-10)."""
+
+    @model_validator(mode="after")
+    def check_save_steps(self) -> "ReinforcementConfig":
+        """TRL would silently resume inside a rollout."""
+        if self.save_steps % self.minibatches:
+            expected = f"expected a multiple of minibatches={self.minibatches}"
+            raise ValueError(f"save_steps={self.save_steps} would cut a rollout; {expected}")
+        return self
