@@ -34,8 +34,12 @@ class PretrainingConfig(StepConfig):
     """Tokens of one pretraining sequence; documents are packed."""
     batch_size: int = 16
     """Sequences of one optimiser step."""
+    matrix_learning_rate: float = Field(default=0.02, gt=0)
+    """Peak for the weight matrices, which Muon trains; a cosine schedule with 2 % warm-up."""
     learning_rate: float = Field(default=3e-3, gt=0)
-    """Peak of a cosine schedule with 2 % warm-up."""
+    """Peak for embeddings, biases and norms, which AdamW trains; the same schedule."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Of all parameters."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the corpus."""
 
