@@ -140,8 +140,8 @@ def train_seed(arm: Arm, seed: int) -> tuple[Artifact, Artifact]:
 INTRODUCTION = """# Phenomena
 
 What the paper tells of its models, looked for in the tiny world: three seeds, test split, sampled at T = 1. Intervals
-are 95 %. `python -m benchmarks.phenomena` makes everything on this page from the demo's checkpoints. A model of a million
-parameters shows how the recipe works; its figures say nothing about models of useful size."""
+are 95 %. `python -m benchmarks.phenomena` makes everything on this page from the demo's checkpoints. A model of a
+million parameters shows how the recipe works; its figures say nothing about models of useful size."""
 
 
 def tell_zero(zero: Trained) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from stages.base_model import BaseModelConfig, make_base_model
 from stages.contract import Metrics, Progress, Runtime, StepContext, no_progress
@@ -46,12 +46,8 @@ def make_base(folder: Path, config: BaseModelConfig = BASE) -> Path:
 
 
 def make_servable_base(folder: Path) -> Path:
-    """A base that vLLM can serve on a CPU: heads are 32 wide, and the attention output has no biases."""
-    path = make_base(folder, BASE.model_copy(update={"hidden_size": 64, "documents": 1500}))
-    weights = read_weights(path)
-    kept = {name: tensor.zero_() if name.endswith("o_proj.bias") else tensor for name, tensor in weights.items()}
-    save_file(kept, path / "model.safetensors", metadata={"format": "pt"})
-    return path
+    """A base that vLLM can serve on a CPU: heads are 32 wide."""
+    return make_base(folder, BASE.model_copy(update={"hidden_size": 64, "documents": 1500}))
 
 
 def make_prompts(domain: str, count: int, split: str = "train") -> list[Prompt]:

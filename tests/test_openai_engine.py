@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -341,9 +342,14 @@ def test_the_engine_is_loaded_from_the_environment(servable_base: Path, monkeypa
 
 
 @pytest.mark.parametrize("engine", ["openai", "vllm"])
-def test_a_policy_of_which_vllm_would_leave_out_a_part_is_refused(micro_base: Path, engine: str) -> None:
+def test_a_policy_of_which_vllm_would_leave_out_a_part_is_refused(
+    micro_base: Path, tmp_path: Path, engine: str
+) -> None:
+    policy = shutil.copytree(micro_base, tmp_path / "policy")
+    config = json.loads((policy / "config.json").read_text())
+    (policy / "config.json").write_text(json.dumps({**config, "attention_bias": True}))
     with pytest.raises(DataError, match=r"attention output biases .* which vLLM leaves out for qwen3: .*; use engine"):
-        load_engine(engine, micro_base, Runtime())
+        load_engine(engine, policy, Runtime())
 
 
 def test_the_vllm_engine_names_the_interpreter_it_needs(servable_base: Path) -> None:
