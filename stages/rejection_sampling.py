@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from stages.contract import DataError, Metrics, Step, StepConfig, StepContext, StepError
 from stages.domains import group_of
 from stages.engines import Sampling, load_engine
 from stages.filters import Funnel, TextRules
 from stages.judging import JudgeConfig, load_judge
-from stages.problem_files import read_lines, write_quarantine
+from stages.problem_files import RowSource, read_lines, write_quarantine
 from stages.rows import Split, has_split, iterate_rows, read_rows
 from stages.supervised_files import SupervisedFile
 from stages.training.settings import SupervisedConfig
@@ -42,13 +42,9 @@ LOCAL_REASONS = (
 """Why a sampled answer is rejected before it is compared with others, in the order of the tests."""
 
 
-class EvaluationFile(BaseModel):
+class EvaluationFile(RowSource):
     """An evaluation set beside the dev and test prompts, which the full set must not touch."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    path: str
-    """JSONL, TSV or parquet, relative to the working directory."""
     columns: tuple[str, ...] = ("question",)
     """Columns with its texts: questions, and solutions where it has them (R1 v2 appendix D.1)."""
 
@@ -100,7 +96,7 @@ class SFTDataConfig(StepConfig):
 
     @model_validator(mode="after")
     def check_supervised(self) -> "SFTDataConfig":
-        names = [(file.domain, Path(file.path).stem) for file in self.supervised]
+        names = [(file.domain, file.stem) for file in self.supervised]
         if len(set(names)) < len(names):
             raise ValueError(
                 "supervised names two files alike for one domain; expected different names, as they are ids"
@@ -175,12 +171,13 @@ def list_held_out(config: SFTDataConfig, prompts: Path) -> Iterator[tuple[str, s
 
 def read_evaluation(file: EvaluationFile) -> Iterator[str]:
     """Every text of the file. Raises DataError for a line that cannot be read: half of a set protects from nothing."""
-    for line, _, row in read_lines(Path(file.path)):
+    source = file.open()
+    for line, _, row in read_lines(source):
         texts = [None] if isinstance(row, str) else [row.get(column) for column in file.columns]
         for text in texts:
             if not isinstance(text, str):
                 fault = row if isinstance(row, str) else f"it has: {', '.join(row)}"
-                raise DataError(f"{file.path}, line {line}: {fault}; expected text in {', '.join(file.columns)}")
+                raise DataError(f"{source}, line {line}: {fault}; expected text in {', '.join(file.columns)}")
             yield text
 
 
@@ -237,7 +234,7 @@ def collect_supervised(
         written, bad = write_file(file, number, measure, folder)
         paths += written
         if bad:
-            write_quarantine(bad, context.output_dir / "quarantine" / f"{Path(file.path).stem}.jsonl")
+            write_quarantine(bad, context.output_dir / "quarantine" / f"{file.stem}.jsonl")
     return paths
 
 
@@ -265,7 +262,7 @@ def describe_set(
         "prompts": {domain: dict(zip(("asked", "solved"), pair, strict=True)) for domain, pair in asked.items()},
         "languages": count_values(columns, "language", kept),
         "sources": count_values(columns, "source", kept),
-        "licences": {Path(file.path).name: file.licence for file in config.supervised},
+        "licences": {file.hub or Path(file.path).name: file.licence for file in config.supervised},
         "tokens": describe_tokens(columns, kept),
         "contaminated": count_values(columns, "contaminated", columns.rejected("contaminated")),
         "full_set": config.targets,

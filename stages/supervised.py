@@ -39,9 +39,9 @@ def write_demonstrations(
 def write_file(file: SupervisedFile, number: int, measure: Measure, folder: Path) -> tuple[list[Path], list[BadRow]]:
     """(shards with the rows of a file, rows that were set aside). Raises DataError if more than 1 % were."""
     bad: list[BadRow] = []
-    name = Path(file.path).name
-    origin = Origin(name, {file.domain: name})
-    paths = write_candidates(read_file(file, bad), f"file-{number}", origin, measure, folder)
+    source = file.open()
+    origin = Origin(source.name, {file.domain: source.name})
+    paths = write_candidates(read_file(file, source, bad), f"file-{number}", origin, measure, folder)
     return paths, bad
 
 
