@@ -82,8 +82,11 @@ class ColdStartDataConfig(StepConfig):
 
     @model_validator(mode="after")
     def check_file(self) -> "ColdStartDataConfig":
-        if self.method == "file" and not self.file:
-            raise ValueError("method is file, but no file is named; expected one with question and completion")
+        is_answered = self.file.is_answered if isinstance(self.file, AnsweredFile) else bool(self.file)
+        if self.method == "file" and not is_answered:
+            raise ValueError(
+                "method is file, but no file with completions is named; expected questions and completions"
+            )
         return self
 
 

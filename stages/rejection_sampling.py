@@ -16,8 +16,8 @@ from stages.contract import DataError, Metrics, Step, StepConfig, StepContext, S
 from stages.domains import group_of
 from stages.engines import Sampling, load_engine
 from stages.filters import Funnel, TextRules
-from stages.judging import JudgeConfig, load_judge
-from stages.problem_files import RowSource, read_lines, write_quarantine
+from stages.judging import HelperConfig, JudgeConfig, load_judge
+from stages.problem_files import RowSource, read_lines
 from stages.rows import Split, has_split, iterate_rows, read_rows
 from stages.supervised_files import SupervisedFile
 from stages.training.settings import SupervisedConfig
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stages.assembly import Columns
     from stages.candidates import Measure, Origin
 
-GENERAL, SAMPLED = "general", "reasoning_rl"
+GENERAL, SAMPLED, TEACHER = "general", "reasoning_rl", "teacher"
 LOCAL_REASONS = (
     "unfinished",
     "broken text",
@@ -49,6 +49,20 @@ class EvaluationFile(RowSource):
     """Columns with its texts: questions, and solutions where it has them (R1 v2 appendix D.1)."""
 
 
+class TeacherConfig(HelperConfig):
+    """A model that answers general questions which come without an answer."""
+
+    sampling: Sampling = Sampling(n=1, max_completion_length=8192)
+    """How its answers are drawn."""
+    domains: tuple[str, ...] = ()
+    """Domains whose prompts without a demonstration it answers; none named = all of `general_shares`."""
+    instruction: str = (
+        "Think about the request before you answer it. Write your thoughts between <think> and </think>, in the "
+        "language of the request, and the answer after them.\n\n{question}"
+    )
+    """What it is asked where thoughts are required; `{question}` stands for the request. Elsewhere it is asked that."""
+
+
 class SFTDataConfig(StepConfig):
     targets: dict[str, int] = Field(
         default_factory=lambda: {"math": 395_285, "code": 211_129, "stem": 10_124, "logic": 10_395, GENERAL: 177_812}
@@ -61,7 +75,9 @@ class SFTDataConfig(StepConfig):
     )
     """How the supervised part is shared out among domains (the paper names these four, no shares)."""
     supervised: tuple[SupervisedFile, ...] = ()
-    """Files of answered questions, beside the demonstrations of generated domains."""
+    """Files of answered questions, beside the demonstrations of generated domains; and of questions for the teacher."""
+    teacher: TeacherConfig | None = None
+    """Model that answers general questions which come without an answer; without one they are left out."""
     on_shortfall: Literal["go_on", "stop"] = "go_on"
     """What to do where a domain has fewer rows than its quota. The step says how many, and what would help."""
     engine: str = "transformers"
@@ -101,10 +117,21 @@ class SFTDataConfig(StepConfig):
             raise ValueError(
                 "supervised names two files alike for one domain; expected different names, as they are ids"
             )
-        if unknown := {file.domain for file in self.supervised} - self.general_shares.keys():
+        named = {"supervised": {file.domain for file in self.supervised}}
+        named["teacher.domains"] = set(self.teacher.domains if self.teacher else ())
+        for field, domains in named.items():
+            if unknown := domains - self.general_shares.keys():
+                raise ValueError(
+                    f"{field} has {', '.join(sorted(unknown))}, which general_shares lacks; expected a share"
+                )
+        if not self.teacher and (asked := [file.domain for file in self.supervised if not file.is_answered]):
             raise ValueError(
-                f"supervised has {', '.join(sorted(unknown))}, which general_shares lacks; expected a share"
+                f"supervised has questions without completions for {', '.join(asked)}; expected a column for "
+                "the completion, or a teacher"
             )
+        helpers = [helper.engine for helper in (self.judge, self.teacher) if helper]
+        if [self.engine, *helpers].count("openai") > 1:
+            raise ValueError("engine openai is named for two models, but has the same servers for both; expected one")
         return self
 
 
@@ -121,7 +148,8 @@ def make_sft_data(config: SFTDataConfig, context: StepContext) -> Metrics:
     quotas = scale_targets(config, {*prompts["domain"].unique().to_pylist(), *(f.domain for f in config.supervised)})
     measure = make_measure(config, context.inputs["prompts"])
     sampled = sample_reasoning(config, context, prompts, quotas, measure)
-    paths = [*sampled, *collect_supervised(config, context, prompts, quotas, measure)]
+    taught = collect_taught(config, context, prompts, quotas, measure)
+    paths = [*sampled, *taught, *collect_supervised(config, context, prompts, quotas, measure)]
     columns = read_columns(paths)
     rules = SetRules(
         quotas,
@@ -131,7 +159,7 @@ def make_sft_data(config: SFTDataConfig, context: StepContext) -> Metrics:
         config.rejected_per_reason,
     )
     choose_rows(columns, rules)
-    metrics = describe_set(config, quotas, columns, sampled)
+    metrics = describe_set(config, quotas, columns, sampled, taught)
     check_shortfall(config, metrics)
     write_set(paths, columns, rules, context.output_dir)
     write_solve_rates(sampled, context.output_dir)
@@ -230,16 +258,42 @@ def collect_supervised(
     domains = [domain for domain in config.general_shares if domain in quotas]
     origin = Origin(DEMONSTRATION, find_prompt_sources(context.inputs["prompts"]))
     paths = write_demonstrations(prompts, domains, origin, measure, folder)
-    for number, file in enumerate(config.supervised):
-        written, bad = write_file(file, number, measure, folder)
-        paths += written
-        if bad:
-            write_quarantine(bad, context.output_dir / "quarantine" / f"{file.stem}.jsonl")
+    answered = [file for file in config.supervised if file.is_answered]
+    for number, file in enumerate(answered):
+        paths += write_file(file, number, measure, folder, context.output_dir)
     return paths
 
 
+def collect_taught(
+    config: SFTDataConfig, context: StepContext, prompts: Any, quotas: Mapping[str, int], measure: "Measure"
+) -> list[Path]:
+    """Shards of the teacher's answers: to general prompts without a demonstration, then to files of questions."""
+    from stages.candidates import Origin
+    from stages.sampling_rounds import Rounds
+    from stages.supervised import read_questions
+    from stages.teacher import TeacherSampler, ask_teacher, select_unanswered
+
+    teacher = config.teacher
+    if not teacher:
+        return []
+    domains = [domain for domain in teacher.domains or config.general_shares if domain in quotas]
+    asked = [(find_prompt_sources(context.inputs["prompts"]), select_unanswered(prompts, domains))]
+    asked += [read_questions(file, context.output_dir) for file in config.supervised if not file.is_answered]
+    path, sampling = Path(teacher.path), teacher.sampling
+    policy = read_record(path).get("digest", path.name)
+    origin = Origin(TEACHER, {}, policy, teacher.engine, sampling.model_dump_json(), config.seed)
+    rounds = Rounds(sampling, sampling.n, config.shard_prompts, config.seed, config.rejected_per_reason)
+    engine = load_engine(teacher.engine, path, context.runtime)
+    sampler = TeacherSampler(engine, None, config.text, rounds, origin, measure, teacher.instruction)
+    return ask_teacher(sampler, asked, context.scratch_dir / TEACHER, context.progress)
+
+
 def describe_set(
-    config: SFTDataConfig, quotas: Mapping[str, int], columns: "Columns", sampled: Sequence[Path]
+    config: SFTDataConfig,
+    quotas: Mapping[str, int],
+    columns: "Columns",
+    sampled: Sequence[Path],
+    taught: Sequence[Path],
 ) -> Metrics:
     """Everything the card says of the set."""
     from stages.assembly import count_values, describe_tokens
@@ -249,7 +303,7 @@ def describe_set(
     counts = count_values(columns, "domain", kept)
     composition = {domain: counts[domain] for domain in quotas if domain in counts}
     shortfall = {d: quota - counts.get(d, 0) for d, quota in quotas.items() if counts.get(d, 0) < quota}
-    funnel = fill_sampled_funnel(columns, count_reasons(sampled))
+    funnel = fill_sampled_funnel(columns, count_reasons(sampled), SAMPLED)
     return {
         "rows": len(kept),
         "composition": composition,
@@ -257,6 +311,7 @@ def describe_set(
         "shortfall": shortfall,
         "remedies": {d: suggest_remedy(d, quotas[d], counts.get(d, 0), asked.get(d)) for d in shortfall},
         "funnel": funnel.steps,
+        "teacher_funnel": fill_sampled_funnel(columns, count_reasons(taught), TEACHER).steps,
         "supervised_funnel": fill_supervised_funnel(columns).steps,
         "solve_rate": measure_solve_rate(funnel),
         "prompts": {domain: dict(zip(("asked", "solved"), pair, strict=True)) for domain, pair in asked.items()},
@@ -270,16 +325,16 @@ def describe_set(
     }
 
 
-def fill_sampled_funnel(columns: "Columns", reasons: Mapping[str, int]) -> Funnel:
-    """What became of the sampled rows; `reasons` counts them as they left their shards."""
+def fill_sampled_funnel(columns: "Columns", reasons: Mapping[str, int], source: str) -> Funnel:
+    """What became of the rows sampled from `source`; `reasons` counts them as they left their shards."""
     funnel = Funnel(sum(reasons.values()))
     for reason in LOCAL_REASONS:
         funnel.drop(reason, reasons.get(reason, 0))
-    return drop_globally(funnel, columns, columns.match("source", SAMPLED))
+    return drop_globally(funnel, columns, columns.match("source", source))
 
 
 def fill_supervised_funnel(columns: "Columns") -> Funnel:
-    own = ~columns.match("source", SAMPLED)
+    own = ~(columns.match("source", SAMPLED) | columns.match("source", TEACHER))
     return drop_globally(Funnel(int(own.sum()), "supervised"), columns, own)
 
 

@@ -199,7 +199,7 @@ def test_rows_of_a_file(context: StepContext) -> None:
 
 
 def test_unusable_files(context: StepContext) -> None:
-    with pytest.raises(ValidationError, match="method is file, but no file is named"):
+    with pytest.raises(ValidationError, match="method is file, but no file with completions is named"):
         ColdStartDataConfig(method="file")
     with pytest.raises(DataError, match=r"nowhere\.jsonl does not exist"):
         make(context, method="file", file="nowhere.jsonl")
