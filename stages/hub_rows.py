@@ -49,7 +49,7 @@ def open_dataset(id: str, config: str, split: str, revision: str, stem: str) -> 
             f"a Hub id without network: {id} is not in the cache of this machine and the Hub cannot be reached "
             f"({error}); run once with network, see HF_ENDPOINT and HF_HUB_OFFLINE, or name a local file as path"
         ) from error
-    except (DatasetsError, OSError, ValueError) as error:
+    except (DatasetsError, OSError, RuntimeError, ValueError) as error:
         raise DataError(f"hub: {id} cannot be read: {error.__cause__ or error}") from error
 
 

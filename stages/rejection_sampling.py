@@ -48,6 +48,14 @@ class EvaluationFile(RowSource):
     columns: tuple[str, ...] = ("question",)
     """Columns with its texts: questions, and solutions where it has them (R1 v2 appendix D.1)."""
 
+    @model_validator(mode="after")
+    def check_revision(self) -> "EvaluationFile":
+        if self.hub and not self.revision:
+            raise ValueError(
+                f"hub is '{self.hub}' without a revision; expected the commit, as it says what is kept out"
+            )
+        return self
+
 
 class TeacherConfig(HelperConfig):
     """A model that answers general questions which come without an answer."""

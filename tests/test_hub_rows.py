@@ -39,7 +39,8 @@ configs:
 @pytest.fixture(scope="module")
 def hub() -> Iterator[str]:
     train, test = ("".join(json.dumps(row) + "\n" for row in rows).encode() for rows in (ROWS, ROWS[:1]))
-    with serve_hub({"lab/sums": {"README.md": CARD, "main/train.jsonl": train, "main/test.jsonl": test}}) as url:
+    sums = {"README.md": CARD, "main/train.jsonl": train, "main/test.jsonl": test}
+    with serve_hub({"lab/sums": sums, "lab/code": {"README.md": b"", "code.py": b"print('hello')"}}) as url:
         yield url
 
 
@@ -67,7 +68,7 @@ def test_a_dataset_is_read_at_the_commit_that_it_names_and_then_without_network(
 
 
 def test_what_the_hub_does_not_have_is_named(hub: str, tmp_path: Path) -> None:
-    wrong = [{"hub": "lab/none"}, {"split": "dev"}, {"config": "long"}, {"revision": "f" * 40}]
+    wrong = [{"hub": "lab/none"}, {"split": "dev"}, {"config": "long"}, {"revision": "f" * 40}, {"hub": "lab/code"}]
     said = open_sources(tmp_path, *({"hub": "lab/sums", **fields} for fields in wrong), HF_ENDPOINT=hub)
     assert {answer["error"] for answer in said} == {"DataError"}
     expected = (
@@ -75,6 +76,7 @@ def test_what_the_hub_does_not_have_is_named(hub: str, tmp_path: Path) -> None:
         "lab/sums has no split 'dev'; it has: train, test",
         "'long' not found. Available: ['main', 'short']",
         f"Revision '{'f' * 40}' doesn't exist",
+        "scripts are no longer supported, but found code.py",
     )
     for answer, part in zip(said, expected, strict=True):
         assert part in answer["message"]
@@ -122,7 +124,9 @@ def test_prompts_of_a_dataset_say_which_commit_they_are_from(tmp_path: Path) -> 
         DataError, match=f"lab/sums@{COMMIT}: 3 of 3 .* has no column 'reply'; it has: question, answer"
     ):
         make_prompts(wrong, StepContext({}, tmp_path, tmp_path))
-    assert list(read_evaluation(EvaluationFile(hub="lab/sums"))) == [row["question"] for row in ROWS]
+    assert list(read_evaluation(EvaluationFile(hub="lab/sums", revision=COMMIT))) == [row["question"] for row in ROWS]
+    with pytest.raises(ValidationError, match="'lab/sums' without a revision; expected the commit"):
+        EvaluationFile(hub="lab/sums")
 
 
 COLUMNS = {"question": "question", "answer": "reply"}
