@@ -35,7 +35,7 @@ Reply with one JSON object: {{"analysis": "why, in one sentence", "verdict": "co
 "correct" means that the conclusions are the same."""
 
 
-class HelperConfig(BaseModel):
+class ModelConfig(BaseModel):
     """A model beside the policy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -46,7 +46,7 @@ class HelperConfig(BaseModel):
     """Engine that samples from it."""
 
 
-class JudgeConfig(HelperConfig):
+class JudgeConfig(ModelConfig):
     """A model that judges answers which no rule can judge."""
 
     sampling: Sampling = Sampling(n=1, temperature=0.0, max_completion_length=2048)

@@ -16,7 +16,7 @@ from stages.contract import DataError, Metrics, Step, StepConfig, StepContext, S
 from stages.domains import group_of
 from stages.engines import Sampling, load_engine
 from stages.filters import Funnel, TextRules
-from stages.judging import HelperConfig, JudgeConfig, load_judge
+from stages.judging import JudgeConfig, ModelConfig, load_judge
 from stages.problem_files import RowSource, read_lines
 from stages.rows import Split, has_split, iterate_rows, read_rows
 from stages.supervised_files import SupervisedFile
@@ -57,7 +57,7 @@ class EvaluationFile(RowSource):
         return self
 
 
-class TeacherConfig(HelperConfig):
+class TeacherConfig(ModelConfig):
     """A model that answers general questions which come without an answer."""
 
     sampling: Sampling = Sampling(n=1, max_completion_length=8192)
@@ -137,8 +137,12 @@ class SFTDataConfig(StepConfig):
                 f"supervised has questions without completions for {', '.join(asked)}; expected a column for "
                 "the completion, or a teacher"
             )
-        helpers = [helper.engine for helper in (self.judge, self.teacher) if helper]
-        if [self.engine, *helpers].count("openai") > 1:
+        return self
+
+    @model_validator(mode="after")
+    def check_engines(self) -> "SFTDataConfig":
+        engines = [self.engine, *(model.engine for model in (self.judge, self.teacher) if model)]
+        if engines.count("openai") > 1:
             raise ValueError("engine openai is named for two models, but has the same servers for both; expected one")
         return self
 
@@ -155,9 +159,11 @@ def make_sft_data(config: SFTDataConfig, context: StepContext) -> Metrics:
     prompts = read_prompt_table(context.inputs["prompts"], "train")
     quotas = scale_targets(config, {*prompts["domain"].unique().to_pylist(), *(f.domain for f in config.supervised)})
     measure = make_measure(config, context.inputs["prompts"])
-    sampled = sample_reasoning(config, context, prompts, quotas, measure)
+    # What others wrote comes first: a wrong file or id is then said before hours of sampling.
+    supervised = collect_supervised(config, context, prompts, quotas, measure)
     taught = collect_taught(config, context, prompts, quotas, measure)
-    paths = [*sampled, *taught, *collect_supervised(config, context, prompts, quotas, measure)]
+    sampled = sample_reasoning(config, context, prompts, quotas, measure)
+    paths = [*sampled, *taught, *supervised]
     columns = read_columns(paths)
     rules = SetRules(
         quotas,

@@ -71,8 +71,10 @@ def test_a_wrong_column_mapping_is_said(tmp_path: Path, columns: dict[str, str |
     prompts = write_prompts(tmp_path / "prompts")
     rows = [{"question": f"Q{n}", "answer": "A", "number": 1, "group": "g"} for n in range(3)]
     path = write_jsonl(tmp_path / "wrong.jsonl", rows)
+    engine = RoundsEngine(prompts)
     with pytest.raises(DataError, match=message):
-        run_set(tmp_path, RoundsEngine(prompts), use_files(SupervisedFile(path=str(path), domain="x", columns=columns)))
+        run_set(tmp_path, engine, use_files(SupervisedFile(path=str(path), domain="x", columns=columns)))
+    assert not engine.asked, "a wrong file is said before anything is sampled"
 
 
 def test_a_row_that_cannot_be_used_is_set_aside_once(tmp_path: Path) -> None:
