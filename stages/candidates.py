@@ -138,7 +138,7 @@ def make_table(
             "sampler": origin.sampler,
             "seed": origin.seed,
             "tokens": candidate.tokens if origin.engine else None,
-            "solve_rate": solve_rates.get(candidate.prompt.id),
+            "solve_rate": solve_rates.get(candidate.prompt.id) if verdict.judge else None,
             "rewards": describe_rewards(verdict),
             "judge": verdict.judge,
             "reason": verdict.reason,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.contract import DataError, Metrics, Step, StepConfig, StepContext, StepError
 from stages.domains import domain_rng, group_of
@@ -23,13 +23,12 @@ from stages.filters import (
     limit_per_prompt,
     speaks_one_language,
 )
-from stages.problem_files import BadRow, check_share, read_jsonl, write_quarantine
+from stages.problem_files import BadRow, read_jsonl, write_quarantine
 from stages.rows import (
     ANSWER,
     QUESTION,
     THOUGHTS,
     Prompt,
-    Row,
     assistant_turn,
     read_completion,
     read_prompts,
@@ -38,6 +37,7 @@ from stages.rows import (
     user_turn,
     write_rows,
 )
+from stages.supervised_files import AnsweredFile, read_answers
 from stages.training.settings import SupervisedConfig
 
 END = "<|end|>"
@@ -58,8 +58,9 @@ class ColdStartDataConfig(StepConfig):
     method: Literal["few_shot", "direct", "r1_zero", "file"] = "few_shot"
     """How the rows come about: the base model shown worked examples or asked directly for a detailed answer, R1-Zero
     asked, or read from a file."""
-    file: str = ""
-    """JSONL with `question` and `completion` in each line, for `method: file`."""
+    file: str | AnsweredFile = ""
+    """Answered questions for `method: file`: the path of a file with columns `question` and `completion`, or a source
+    that says more."""
     engine: str = "transformers"
     """Engine that samples from the base model or R1-Zero."""
     prompts: int = Field(default=4000, ge=1)
@@ -79,6 +80,15 @@ class ColdStartDataConfig(StepConfig):
     review: str = ""
     """JSONL for a human check: written at the first run, read back (`keep`, edited text) at the next."""
 
+    @model_validator(mode="after")
+    def check_file(self) -> "ColdStartDataConfig":
+        is_answered = self.file.is_answered if isinstance(self.file, AnsweredFile) else bool(self.file)
+        if self.method == "file" and not is_answered:
+            raise ValueError(
+                "method is file, but no file with completions is named; expected questions and completions"
+            )
+        return self
+
 
 class ColdStartSFTConfig(SupervisedConfig):
     pass
@@ -86,11 +96,7 @@ class ColdStartSFTConfig(SupervisedConfig):
 
 def make_cold_start_data(config: ColdStartDataConfig, context: StepContext) -> Metrics:
     if config.method == "file":
-        rows, bad = read_file(Path(config.file))
-        write_rows(rows, context.output_dir, "train")
-        if bad:
-            write_quarantine(bad, context.output_dir / "quarantine" / "train.jsonl")
-        return {"method": config.method, "rows": len(rows), "set_aside": len(bad)}
+        return copy_answers(config.file, context.output_dir)
     prompts = select_prompts(read_prompts(context.inputs["prompts"], "train"), config.prompts)
     source = "r1_zero" if config.method == "r1_zero" else "base"
     engine = load_engine(config.engine, context.inputs[source], context.runtime)
@@ -210,21 +216,18 @@ def read_review(path: Path) -> dict[str, Mapping[str, Any]]:
     return reviewed
 
 
-def read_file(path: Path) -> tuple[list[Row], list[BadRow]]:
-    """(rows, lines that cannot be used) of a JSONL file. Raises DataError if more than 1 % cannot."""
-    if not path.is_file():
-        raise DataError(f"cold_start_data.file: {path} does not exist; expected a JSONL with question and completion")
-    rows: list[Row] = []
-    bad: list[BadRow] = []
-    for number, raw, row in read_jsonl(path):
-        if isinstance(row, str):
-            bad.append(BadRow(number, row, raw[:2000]))
-        elif not all(isinstance(row.get(name), str) and row[name].strip() for name in ("question", "completion")):
-            bad.append(BadRow(number, "expected text in question and completion", raw[:2000]))
-        else:
-            rows.append({"prompt": user_turn(row["question"]), "completion": assistant_turn(row["completion"])})
-    check_share(path, len(rows), bad)
-    return rows, bad
+def copy_answers(file: str | AnsweredFile, folder: Path) -> Metrics:
+    """Answered questions as the set. Raises DataError if more than 1 % cannot be used."""
+    answered = AnsweredFile(path=file) if isinstance(file, str) else file
+    source, bad = answered.open(), list[BadRow]()
+    rows = [
+        {"prompt": user_turn(question), "completion": assistant_turn(completion)}
+        for _, question, completion in read_answers(answered, source, bad)
+    ]
+    write_rows(rows, folder, "train")
+    if bad:
+        write_quarantine(bad, folder / "quarantine" / "train.jsonl")
+    return {"method": "file", "rows": len(rows), "set_aside": len(bad), "source": source.name}
 
 
 def train_cold_start(config: ColdStartSFTConfig, context: StepContext) -> Metrics:

@@ -35,15 +35,20 @@ Reply with one JSON object: {{"analysis": "why, in one sentence", "verdict": "co
 "correct" means that the conclusions are the same."""
 
 
-class JudgeConfig(BaseModel):
-    """A model that judges answers which no rule can judge."""
+class ModelConfig(BaseModel):
+    """A model beside the policy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     path: str
-    """Checkpoint folder of the judge."""
+    """Its checkpoint folder; with `openai` its configuration, template and tokenizer are enough."""
     engine: str = "transformers"
     """Engine that samples from it."""
+
+
+class JudgeConfig(ModelConfig):
+    """A model that judges answers which no rule can judge."""
+
     sampling: Sampling = Sampling(n=1, temperature=0.0, max_completion_length=2048)
     """How its verdicts are drawn; one for each question."""
 

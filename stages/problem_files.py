@@ -1,16 +1,19 @@
-"""Reads problems that somebody else wrote: JSONL, TSV without a header, parquet.
+"""Reads problems that somebody else wrote: JSONL, TSV without a header, parquet, datasets of the Hugging Face Hub.
 
 A row that cannot be used is set aside with its line number and the reason, and the rest is
 used; more than 1 % of such rows means the file or the mapping is wrong, and nothing is.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from stages.contract import DataError
+from stages.hub_rows import HubRows, open_dataset
 from stages.math_answers import AnswerFormat, parse_answer
 from stages.rows import Prompt, Split
 
@@ -20,19 +23,54 @@ Line = tuple[int, str, Mapping[str, Any] | str]
 """(line number, text, row); where a row cannot be read, the reason why stands in its place."""
 
 
+class RowSource(BaseModel):
+    """Where rows are that somebody else wrote: in a file, or in a dataset on the Hugging Face Hub."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    path: str = ""
+    """JSONL, TSV without a header or parquet, relative to the working directory."""
+    hub: str = Field(default="", pattern=r"^([\w.-]+/[\w.-]+)?$")
+    """Instead of `path`: id of a dataset on the Hub, as `openai/gsm8k`. It is copied to the cache of `datasets`."""
+    config: str = ""
+    """Configuration of the dataset; empty = its default."""
+    split: str = "train"
+    """Split of the dataset."""
+    revision: str = Field(default="", pattern=r"^([0-9a-f]{40})?$")
+    """Commit of the dataset; empty = the newest, or without network that in the cache. The record names it."""
+
+    @model_validator(mode="after")
+    def check_source(self) -> "RowSource":
+        if bool(self.path) == bool(self.hub):
+            raise ValueError(f"path is '{self.path}' and hub '{self.hub}'; expected one of the two")
+        return self
+
+    @property
+    def stem(self) -> str:
+        """What ids of its rows begin with."""
+        parts = (self.hub.rpartition("/")[2], self.config, self.split)
+        return "-".join(filter(None, parts)) if self.hub else Path(self.path).stem
+
+    def open(self) -> Path | HubRows:
+        """Raises DataError for a dataset that cannot be read, StepError without network."""
+        if not self.hub:
+            return Path(self.path)
+        return open_dataset(self.hub, self.config, self.split, self.revision, self.stem)
+
+
 @dataclass(frozen=True)
 class BadRow:
     """A row that was set aside."""
 
     line: int
-    """Line of the file, from 1; in parquet the row, from 1."""
+    """Line of the file, from 1; in parquet and datasets the row, from 1."""
     reason: str
     content: str
     """The row as it stood, cut to 2,000 characters."""
 
 
 def read_problems(
-    path: Path,
+    path: Path | HubRows,
     columns: Mapping[str, str | int],
     answer_format: AnswerFormat,
     *,
@@ -64,8 +102,10 @@ def read_problems(
     return prompts, bad
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path | HubRows) -> Iterator[Line]:
     """Each line that is not blank."""
+    if isinstance(path, HubRows):
+        return number_rows(path.read_rows())
     readers = {".jsonl": read_jsonl, ".tsv": read_tsv, ".parquet": read_parquet}
     if path.suffix not in readers:
         raise DataError(f"{path} ends in '{path.suffix}'; expected one of: {', '.join(readers)}")
@@ -108,9 +148,12 @@ def read_parquet(path: Path) -> Iterator[Line]:
     except pa.ArrowInvalid as error:
         raise DataError(f"{path} is not a parquet file: {error}") from error
     with file:
-        rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
-        for number, row in enumerate(rows, 1):
-            yield number, str(row), row
+        yield from number_rows(row for batch in file.iter_batches() for row in batch.to_pylist())
+
+
+def number_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[Line]:
+    for number, row in enumerate(rows, 1):
+        yield number, str(row), row
 
 
 def find_fault(row: Mapping[str, Any], names: Mapping[str, str], answer_format: AnswerFormat) -> str:
@@ -126,7 +169,7 @@ def find_fault(row: Mapping[str, Any], names: Mapping[str, str], answer_format: 
     return ""
 
 
-def check_share(path: Path, good: int, bad: Sequence[BadRow]) -> None:
+def check_share(path: Path | HubRows, good: int, bad: Sequence[BadRow]) -> None:
     """Raises DataError if the file is empty or more than 1 % of it is bad."""
     rows = good + len(bad)
     if not rows:

@@ -11,20 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from stages.contract import ConfigError, Metrics, Step, StepConfig, StepContext
 from stages.domains import domain_rng, load_domain
 from stages.math_verifier import find_ungradable
-from stages.problem_files import BadRow, read_problems, write_quarantine
+from stages.problem_files import BadRow, RowSource, read_problems, write_quarantine
 from stages.rows import Prompt, Split, write_rows
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
-class ProblemFile(BaseModel):
-    """Real problems in a JSONL, TSV or parquet file."""
+class ProblemFile(RowSource):
+    """Real problems of a file or a dataset on the Hub."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    path: str
-    """Path of the file, relative to the working directory."""
-    columns: dict[str, str | int] = {"question": "question", "answer": "answer"}
+    columns: dict[str, str | int] = Field(default={"question": "question", "answer": "answer"})
     """Which column holds `question`, `answer` and, if there is one, `id`; numbers for a TSV."""
     answer_format: Literal["boxed", "gsm8k", "numeric", "letter"] = "boxed"
     """How the gold answer is written."""
@@ -102,13 +98,14 @@ def _load_split(
             _check_distinct(name, split, generated)
         return generated, "tiny world", 0
     file = domain.files[split]
+    source = file.open()
     prompts, bad = read_problems(
-        Path(file.path), file.columns, file.answer_format, domain=name, language=file.language, split=split
+        source, file.columns, file.answer_format, domain=name, language=file.language, split=split
     )
     gradable, ungradable = split_gradable(prompts)
     if bad or ungradable:
         write_quarantine([*bad, *ungradable], output_dir / "quarantine" / f"{name}-{split}.jsonl")
-    return gradable[: count or None], Path(file.path).name, len(bad) + len(ungradable)
+    return gradable[: count or None], source.name, len(bad) + len(ungradable)
 
 
 def split_gradable(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[BadRow]]:

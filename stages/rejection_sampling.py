@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from stages.contract import DataError, Metrics, Step, StepConfig, StepContext, StepError
 from stages.domains import group_of
 from stages.engines import Sampling, load_engine
 from stages.filters import Funnel, TextRules
-from stages.judging import JudgeConfig, load_judge
-from stages.problem_files import read_lines, write_quarantine
+from stages.judging import JudgeConfig, ModelConfig, load_judge
+from stages.problem_files import RowSource, read_lines
 from stages.rows import Split, has_split, iterate_rows, read_rows
 from stages.supervised_files import SupervisedFile
 from stages.training.settings import SupervisedConfig
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stages.assembly import Columns
     from stages.candidates import Measure, Origin
 
-GENERAL, SAMPLED = "general", "reasoning_rl"
+GENERAL, SAMPLED, TEACHER = "general", "reasoning_rl", "teacher"
 LOCAL_REASONS = (
     "unfinished",
     "broken text",
@@ -42,15 +42,33 @@ LOCAL_REASONS = (
 """Why a sampled answer is rejected before it is compared with others, in the order of the tests."""
 
 
-class EvaluationFile(BaseModel):
+class EvaluationFile(RowSource):
     """An evaluation set beside the dev and test prompts, which the full set must not touch."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    path: str
-    """JSONL, TSV or parquet, relative to the working directory."""
     columns: tuple[str, ...] = ("question",)
     """Columns with its texts: questions, and solutions where it has them (R1 v2 appendix D.1)."""
+
+    @model_validator(mode="after")
+    def check_revision(self) -> "EvaluationFile":
+        if self.hub and not self.revision:
+            raise ValueError(
+                f"hub is '{self.hub}' without a revision; expected the commit, as it says what is kept out"
+            )
+        return self
+
+
+class TeacherConfig(ModelConfig):
+    """A model that answers general questions which come without an answer."""
+
+    sampling: Sampling = Sampling(n=1, max_completion_length=8192)
+    """How its answers are drawn."""
+    domains: tuple[str, ...] = ()
+    """Domains whose prompts without a demonstration it answers; none named = all of `general_shares`."""
+    instruction: str = (
+        "Think about the request before you answer it. Write your thoughts between <think> and </think>, in the "
+        "language of the request, and the answer after them.\n\n{question}"
+    )
+    """What it is asked where thoughts are required; `{question}` stands for the request. Elsewhere it is asked that."""
 
 
 class SFTDataConfig(StepConfig):
@@ -65,7 +83,9 @@ class SFTDataConfig(StepConfig):
     )
     """How the supervised part is shared out among domains (the paper names these four, no shares)."""
     supervised: tuple[SupervisedFile, ...] = ()
-    """Files of answered questions, beside the demonstrations of generated domains."""
+    """Files of answered questions, beside the demonstrations of generated domains; and of questions for the teacher."""
+    teacher: TeacherConfig | None = None
+    """Model that answers general questions which come without an answer; without one they are left out."""
     on_shortfall: Literal["go_on", "stop"] = "go_on"
     """What to do where a domain has fewer rows than its quota. The step says how many, and what would help."""
     engine: str = "transformers"
@@ -100,15 +120,30 @@ class SFTDataConfig(StepConfig):
 
     @model_validator(mode="after")
     def check_supervised(self) -> "SFTDataConfig":
-        names = [(file.domain, Path(file.path).stem) for file in self.supervised]
+        names = [(file.domain, file.stem) for file in self.supervised]
         if len(set(names)) < len(names):
             raise ValueError(
                 "supervised names two files alike for one domain; expected different names, as they are ids"
             )
-        if unknown := {file.domain for file in self.supervised} - self.general_shares.keys():
+        named = {"supervised": {file.domain for file in self.supervised}}
+        named["teacher.domains"] = set(self.teacher.domains if self.teacher else ())
+        for field, domains in named.items():
+            if unknown := domains - self.general_shares.keys():
+                raise ValueError(
+                    f"{field} has {', '.join(sorted(unknown))}, which general_shares lacks; expected a share"
+                )
+        if not self.teacher and (asked := [file.domain for file in self.supervised if not file.is_answered]):
             raise ValueError(
-                f"supervised has {', '.join(sorted(unknown))}, which general_shares lacks; expected a share"
+                f"supervised has questions without completions for {', '.join(asked)}; expected a column for "
+                "the completion, or a teacher"
             )
+        return self
+
+    @model_validator(mode="after")
+    def check_engines(self) -> "SFTDataConfig":
+        engines = [self.engine, *(model.engine for model in (self.judge, self.teacher) if model)]
+        if engines.count("openai") > 1:
+            raise ValueError("engine openai is named for two models, but has the same servers for both; expected one")
         return self
 
 
@@ -124,8 +159,11 @@ def make_sft_data(config: SFTDataConfig, context: StepContext) -> Metrics:
     prompts = read_prompt_table(context.inputs["prompts"], "train")
     quotas = scale_targets(config, {*prompts["domain"].unique().to_pylist(), *(f.domain for f in config.supervised)})
     measure = make_measure(config, context.inputs["prompts"])
+    # What others wrote comes first: a wrong file or id is then said before hours of sampling.
+    supervised = collect_supervised(config, context, prompts, quotas, measure)
+    taught = collect_taught(config, context, prompts, quotas, measure)
     sampled = sample_reasoning(config, context, prompts, quotas, measure)
-    paths = [*sampled, *collect_supervised(config, context, prompts, quotas, measure)]
+    paths = [*sampled, *taught, *supervised]
     columns = read_columns(paths)
     rules = SetRules(
         quotas,
@@ -135,7 +173,7 @@ def make_sft_data(config: SFTDataConfig, context: StepContext) -> Metrics:
         config.rejected_per_reason,
     )
     choose_rows(columns, rules)
-    metrics = describe_set(config, quotas, columns, sampled)
+    metrics = describe_set(config, quotas, columns, sampled, taught)
     check_shortfall(config, metrics)
     write_set(paths, columns, rules, context.output_dir)
     write_solve_rates(sampled, context.output_dir)
@@ -175,12 +213,13 @@ def list_held_out(config: SFTDataConfig, prompts: Path) -> Iterator[tuple[str, s
 
 def read_evaluation(file: EvaluationFile) -> Iterator[str]:
     """Every text of the file. Raises DataError for a line that cannot be read: half of a set protects from nothing."""
-    for line, _, row in read_lines(Path(file.path)):
+    source = file.open()
+    for line, _, row in read_lines(source):
         texts = [None] if isinstance(row, str) else [row.get(column) for column in file.columns]
         for text in texts:
             if not isinstance(text, str):
                 fault = row if isinstance(row, str) else f"it has: {', '.join(row)}"
-                raise DataError(f"{file.path}, line {line}: {fault}; expected text in {', '.join(file.columns)}")
+                raise DataError(f"{source}, line {line}: {fault}; expected text in {', '.join(file.columns)}")
             yield text
 
 
@@ -233,16 +272,42 @@ def collect_supervised(
     domains = [domain for domain in config.general_shares if domain in quotas]
     origin = Origin(DEMONSTRATION, find_prompt_sources(context.inputs["prompts"]))
     paths = write_demonstrations(prompts, domains, origin, measure, folder)
-    for number, file in enumerate(config.supervised):
-        written, bad = write_file(file, number, measure, folder)
-        paths += written
-        if bad:
-            write_quarantine(bad, context.output_dir / "quarantine" / f"{Path(file.path).stem}.jsonl")
+    answered = [file for file in config.supervised if file.is_answered]
+    for number, file in enumerate(answered):
+        paths += write_file(file, number, measure, folder, context.output_dir)
     return paths
 
 
+def collect_taught(
+    config: SFTDataConfig, context: StepContext, prompts: Any, quotas: Mapping[str, int], measure: "Measure"
+) -> list[Path]:
+    """Shards of the teacher's answers: to general prompts without a demonstration, then to files of questions."""
+    from stages.candidates import Origin
+    from stages.sampling_rounds import Rounds
+    from stages.supervised import read_questions
+    from stages.teacher import TeacherSampler, ask_teacher, select_unanswered
+
+    teacher = config.teacher
+    if not teacher:
+        return []
+    domains = [domain for domain in teacher.domains or config.general_shares if domain in quotas]
+    asked = [(find_prompt_sources(context.inputs["prompts"]), select_unanswered(prompts, domains))]
+    asked += [read_questions(file, context.output_dir) for file in config.supervised if not file.is_answered]
+    path, sampling = Path(teacher.path), teacher.sampling
+    policy = read_record(path).get("digest", path.name)
+    origin = Origin(TEACHER, {}, policy, teacher.engine, sampling.model_dump_json(), config.seed)
+    rounds = Rounds(sampling, sampling.n, config.shard_prompts, config.seed, config.rejected_per_reason)
+    engine = load_engine(teacher.engine, path, context.runtime)
+    sampler = TeacherSampler(engine, None, config.text, rounds, origin, measure, teacher.instruction)
+    return ask_teacher(sampler, asked, context.scratch_dir / TEACHER, context.progress)
+
+
 def describe_set(
-    config: SFTDataConfig, quotas: Mapping[str, int], columns: "Columns", sampled: Sequence[Path]
+    config: SFTDataConfig,
+    quotas: Mapping[str, int],
+    columns: "Columns",
+    sampled: Sequence[Path],
+    taught: Sequence[Path],
 ) -> Metrics:
     """Everything the card says of the set."""
     from stages.assembly import count_values, describe_tokens
@@ -252,7 +317,7 @@ def describe_set(
     counts = count_values(columns, "domain", kept)
     composition = {domain: counts[domain] for domain in quotas if domain in counts}
     shortfall = {d: quota - counts.get(d, 0) for d, quota in quotas.items() if counts.get(d, 0) < quota}
-    funnel = fill_sampled_funnel(columns, count_reasons(sampled))
+    funnel = fill_sampled_funnel(columns, count_reasons(sampled), SAMPLED)
     return {
         "rows": len(kept),
         "composition": composition,
@@ -260,12 +325,13 @@ def describe_set(
         "shortfall": shortfall,
         "remedies": {d: suggest_remedy(d, quotas[d], counts.get(d, 0), asked.get(d)) for d in shortfall},
         "funnel": funnel.steps,
+        "teacher_funnel": fill_sampled_funnel(columns, count_reasons(taught), TEACHER).steps,
         "supervised_funnel": fill_supervised_funnel(columns).steps,
         "solve_rate": measure_solve_rate(funnel),
         "prompts": {domain: dict(zip(("asked", "solved"), pair, strict=True)) for domain, pair in asked.items()},
         "languages": count_values(columns, "language", kept),
         "sources": count_values(columns, "source", kept),
-        "licences": {Path(file.path).name: file.licence for file in config.supervised},
+        "licences": {file.hub or Path(file.path).name: file.licence for file in config.supervised},
         "tokens": describe_tokens(columns, kept),
         "contaminated": count_values(columns, "contaminated", columns.rejected("contaminated")),
         "full_set": config.targets,
@@ -273,16 +339,16 @@ def describe_set(
     }
 
 
-def fill_sampled_funnel(columns: "Columns", reasons: Mapping[str, int]) -> Funnel:
-    """What became of the sampled rows; `reasons` counts them as they left their shards."""
+def fill_sampled_funnel(columns: "Columns", reasons: Mapping[str, int], source: str) -> Funnel:
+    """What became of the rows sampled from `source`; `reasons` counts them as they left their shards."""
     funnel = Funnel(sum(reasons.values()))
     for reason in LOCAL_REASONS:
         funnel.drop(reason, reasons.get(reason, 0))
-    return drop_globally(funnel, columns, columns.match("source", SAMPLED))
+    return drop_globally(funnel, columns, columns.match("source", source))
 
 
 def fill_supervised_funnel(columns: "Columns") -> Funnel:
-    own = ~columns.match("source", SAMPLED)
+    own = ~(columns.match("source", SAMPLED) | columns.match("source", TEACHER))
     return drop_globally(Funnel(int(own.sum()), "supervised"), columns, own)
 
 

@@ -87,8 +87,8 @@ class Sampler:
         unsolved, done = list(prompts), 0
         while unsolved and done < self.rounds.budget:
             n = min(self.rounds.sampling.n, self.rounds.budget - done)
-            candidates = self._sample_round(unsolved, n, done, number, progress)
-            verdicts = judge_candidates(candidates, self.rules, self.judge)
+            candidates = self.sample_round(unsolved, n, done, number, progress)
+            verdicts = self.judge_round(candidates)
             found += zip(candidates, verdicts, strict=True)
             solved = {c.prompt.id for c, verdict in zip(candidates, verdicts, strict=True) if not verdict.reason}
             unsolved = [prompt for prompt in unsolved if prompt.id not in solved]
@@ -97,7 +97,10 @@ class Sampler:
         found.sort(key=lambda pair: (place[pair[0].prompt.id], pair[0].sample))
         return [candidate for candidate, _ in found], [verdict for _, verdict in found]
 
-    def _sample_round(
+    def judge_round(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        return judge_candidates(candidates, self.rules, self.judge)
+
+    def sample_round(
         self, prompts: Sequence[Prompt], n: int, done: int, number: int, progress: Progress
     ) -> list[Candidate]:
         seed = hash_text(f"{self.rounds.seed}/{number}/{done}") % 2**SEED_BITS

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from stages.candidates import Measure, Origin, make_table, write_table
 from stages.filters import Candidate
 from stages.judging import Verdict
-from stages.problem_files import BadRow
 from stages.rows import Prompt
 from stages.sampling_rounds import select_domains
 from stages.shards import find_shard, publish_shard
@@ -36,13 +35,18 @@ def write_demonstrations(
     return write_candidates(candidates, DEMONSTRATION, origin, measure, folder)
 
 
-def write_file(file: SupervisedFile, number: int, measure: Measure, folder: Path) -> tuple[list[Path], list[BadRow]]:
-    """(shards with the rows of a file, rows that were set aside). Raises DataError if more than 1 % were."""
-    bad: list[BadRow] = []
-    name = Path(file.path).name
-    origin = Origin(name, {file.domain: name})
-    paths = write_candidates(read_file(file, bad), f"file-{number}", origin, measure, folder)
-    return paths, bad
+def write_file(file: SupervisedFile, number: int, measure: Measure, folder: Path, output_dir: Path) -> list[Path]:
+    """Shards with the rows of a file. Raises DataError if more than 1 % must be set aside."""
+    source = file.open()
+    origin = Origin(source.name, {file.domain: source.name})
+    return write_candidates(read_file(file, source, output_dir), f"file-{number}", origin, measure, folder)
+
+
+def read_questions(file: SupervisedFile, output_dir: Path) -> tuple[dict[str, str], pa.Table]:
+    """(where they come from, by domain, prompts) of a file of questions, as `write_file` reads one."""
+    source = file.open()
+    rows = [candidate.prompt.to_row() for candidate in read_file(file, source, output_dir)]
+    return {file.domain: source.name}, pa.Table.from_pylist(rows)
 
 
 def write_candidates(

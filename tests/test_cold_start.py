@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from stages import cold_start
 from stages.cold_start import (
@@ -188,7 +189,7 @@ def write_answers(path: Path, count: int, *bad: str) -> Path:
 def test_rows_of_a_file(context: StepContext) -> None:
     path = write_answers(context.scratch_dir / "answers.jsonl", 200, '{"question": "Q"}', "{")
     metrics, rows = make(context, method="file", file=str(path))
-    assert metrics == {"method": "file", "rows": 200, "set_aside": 2} and len(rows) == 200
+    assert metrics == {"method": "file", "rows": 200, "set_aside": 2, "source": "answers.jsonl"} and len(rows) == 200
     assert rows[0] == {
         "prompt": [{"role": "user", "content": "Q0"}],
         "completion": [{"role": "assistant", "content": join_completion("a", "b")}],
@@ -198,7 +199,9 @@ def test_rows_of_a_file(context: StepContext) -> None:
 
 
 def test_unusable_files(context: StepContext) -> None:
-    with pytest.raises(DataError, match=r"cold_start_data\.file: .*nowhere\.jsonl does not exist"):
+    with pytest.raises(ValidationError, match="method is file, but no file with completions is named"):
+        ColdStartDataConfig(method="file")
+    with pytest.raises(DataError, match=r"nowhere\.jsonl does not exist"):
         make(context, method="file", file="nowhere.jsonl")
     bad = write_answers(context.scratch_dir / "bad.jsonl", 3, "{")
     with pytest.raises(DataError, match=r"1 of 4 rows cannot be used.* line 4"):

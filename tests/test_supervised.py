@@ -60,7 +60,6 @@ def test_rows_of_files_stand_beside_the_demonstrations(tmp_path: Path) -> None:
             {"question": "question", "completion": "reply"},
             "3 of 3 rows .* line 1: has no column 'reply'; it has: question, answer",
         ),
-        ({"question": "question"}, r"columns of .* are given for \['question'\]; expected question, completion"),
         ({"question": "number", "completion": "answer"}, "line 1: column 'number' is int 1; expected text"),
         (
             {"question": "question", "completion": "answer", "id": "group"},
@@ -72,8 +71,10 @@ def test_a_wrong_column_mapping_is_said(tmp_path: Path, columns: dict[str, str |
     prompts = write_prompts(tmp_path / "prompts")
     rows = [{"question": f"Q{n}", "answer": "A", "number": 1, "group": "g"} for n in range(3)]
     path = write_jsonl(tmp_path / "wrong.jsonl", rows)
+    engine = RoundsEngine(prompts)
     with pytest.raises(DataError, match=message):
-        run_set(tmp_path, RoundsEngine(prompts), use_files(SupervisedFile(path=str(path), domain="x", columns=columns)))
+        run_set(tmp_path, engine, use_files(SupervisedFile(path=str(path), domain="x", columns=columns)))
+    assert not engine.asked, "a wrong file is said before anything is sampled"
 
 
 def test_a_row_that_cannot_be_used_is_set_aside_once(tmp_path: Path) -> None:
@@ -89,6 +90,8 @@ def test_a_row_that_cannot_be_used_is_set_aside_once(tmp_path: Path) -> None:
 
 
 def test_files_that_no_quota_would_take_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"columns are given for \['completion'\]; expected question, completion"):
+        SupervisedFile(path="a/rows.jsonl", domain="writing", columns={"completion": "answer"})
     file = SupervisedFile(path="a/rows.jsonl", domain="writing")
     with pytest.raises(ValidationError, match="supervised has front_end, which general_shares lacks"):
         SFTDataConfig(supervised=(file.model_copy(update={"domain": "front_end"}),))
