@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from transformers import (
 )
 from trl import GRPOTrainer, SFTTrainer
 
+from stages.base_model import make_base_model
 from stages.contract import ConfigError, DataError, StepError
 from stages.domains.world import write_document
 from stages.engines.decoder import Decoder
@@ -31,7 +33,7 @@ from stages.rewards import load_reward
 from stages.rewards.preference import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, user_turn
 from stages.shards import hash_file
-from stages.training import grpo_trainer, monitoring
+from stages.training import grpo_trainer, monitoring, pretraining
 from stages.training.checkpoints import COMPLETE, newest_checkpoint, run_trainer
 from stages.training.compact import IGNORED
 from stages.training.grpo import (
@@ -79,6 +81,29 @@ def test_pretraining_is_a_function_of_its_config(micro_base: Path, tmp_path: Pat
     first, again = micro_model.read_weights(micro_base), micro_model.read_weights(micro_model.make_base(tmp_path))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert (micro_base / "tokenizer.json").read_text() == (tmp_path / "output" / "tokenizer.json").read_text()
+
+
+def test_a_broken_off_pretraining_goes_on_to_the_same_weights(
+    micro_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Exception):
+        pass
+
+    def break_off(*arguments: Any) -> None:
+        raise Broken
+
+    context = micro_model.make_context(tmp_path)
+    with monkeypatch.context() as patched, pytest.raises(Broken):
+        patched.setattr(pretraining, "SAVE_STEPS", 5)
+        patched.setattr(pretraining, "save_policy", break_off)
+        make_base_model(micro_model.BASE, context)
+    saved = sorted(context.scratch_dir.glob("checkpoint-*"))
+    for newest in saved[1:]:
+        shutil.rmtree(newest)
+    make_base_model(micro_model.BASE, context)
+    assert saved and saved[0].is_dir()
+    resumed, unbroken = micro_model.read_weights(context.output_dir), micro_model.read_weights(micro_base)
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
 
 
 def test_heads_of_the_first_layer_start_out_looking_back(micro_base: Path) -> None:

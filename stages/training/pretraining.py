@@ -40,6 +40,7 @@ LOOK_BACK = 4.0
 """Strength of what fixes where a head looks, beside content of about 1."""
 CONSTANT = 0.5
 """Value of the first dimension of every embedding."""
+SAVE_STEPS = 1000
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 
 
@@ -208,7 +209,7 @@ def pretrain(config: PretrainingConfig, documents: Sequence[str], context: StepC
         lr_scheduler_type="cosine",
         warmup_steps=0.02,
         train_sampling_strategy="sequential",
-        save_steps=1000,
+        save_steps=SAVE_STEPS,
     )
     trainer = AnswerTrainer(
         model=model, args=arguments, train_dataset=blocks, optimizers=(make_optimizer(model, config), None)
