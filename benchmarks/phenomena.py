@@ -2,37 +2,24 @@
 
     python -m benchmarks.phenomena
 
-Runs variations of configs/demo.yaml in the demo's own project, so what the demo has made is used and a second call
-only writes. Figures are of the test split at T = 1, intervals are 95 %: over problems, after averaging the samples of
+Figures are of the test split at T = 1, intervals are 95 %: over problems, after averaging the samples of
 all seeds; or over seeds (Student's t) for what is read from training logs.
 """
 
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
+from benchmarks.arms import SEEDS, Arm, Trained, show, train
 from pipeline import report
-from pipeline.__main__ import ARTIFACTS
-from pipeline.config import load_profile
 from pipeline.plots import Mark, Points, draw_curves, draw_intervals
-from pipeline.recipe import R1
-from pipeline.results import read_samples
-from pipeline.store import Artifact, Store
-from stages.measures import Estimate, Value, average_by_problem, estimate
+from pipeline.store import Artifact
 
-CONFIG = Path("configs/demo.yaml")
 DOCS = Path("docs")
-SEEDS = (0, 1, 2)
 T_OF_THREE = 4.303
 """Student's t for 95 % with two degrees of freedom."""
-TEMPERATURE = 1.0
 EDGE = 0.1
 """Share of the training steps that counts as its beginning, and as its end."""
-RESAMPLES = 2000
 LINE = "\n"
 LONG = (
     "all_scenario_rl.steps=800",
@@ -41,20 +28,6 @@ LONG = (
     "all_scenario_rl.preference_share=1.0",
 )
 """Preference rewards far longer and harder than the demo trains on them."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One variation of the demo, trained once for each seed."""
-
-    name: str
-    step: str
-    settings: tuple[str, ...] = ()
-    seeded: tuple[str, ...] = ()
-    """Steps that take the seed; `step` does in any case."""
-
-    def overrides(self, seed: int) -> list[str]:
-        return [*self.settings, *(f"{step}.seed={seed}" for step in (*self.seeded, self.step))]
 
 
 ZERO = Arm("R1-Zero", "r1_zero")
@@ -66,45 +39,9 @@ WITHOUT = Arm(
     ("reasoning_rl.reward_weights.language_consistency=0.0",),
     ("cold_start_sft",),
 )
-START = Arm("stage-3 SFT", "sft")
+START = Arm("stage-3 SFT", "sft", seeds=SEEDS[:1])
 HACKED = Arm("not watched", "all_scenario_rl", (*LONG, "all_scenario_rl.monitor_prompts=0"))
 WATCHED = Arm("watched", "all_scenario_rl", LONG)
-ONCE = (START,)
-"""Arms of one seed: what they are compared with starts from them."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What came of an arm, by seed."""
-
-    policies: Sequence[Artifact]
-    evaluations: Sequence[Artifact]
-
-    def measure(self, column: str, group: str = "reasoning") -> Estimate:
-        """Mean over test problems of a column of the samples, those of all seeds averaged by problem."""
-        columns = ["question", "group", "temperature", column]
-        rows = [
-            row
-            for evaluation in self.evaluations
-            for row in read_samples(evaluation.path, columns, group=group, temperature=TEMPERATURE)
-        ]
-        return require(average_by_problem(rows, column).values())
-
-    def follow(self, *names: str) -> list[Points]:
-        """The sum of some values of the training log, by seed."""
-        logs = [report.read_log(policy.path / "training_log.jsonl") for policy in self.policies]
-        return [[(float(line["step"]), add(line, names)) for line in log if names[0] in line] for log in logs]
-
-
-def add(line: Mapping[str, Any], names: Sequence[str]) -> float:
-    return sum(line.get(name) or 0.0 for name in names)
-
-
-def require(values: Iterable[Value]) -> Estimate:
-    found = estimate(values, RESAMPLES, seed=0)
-    if found is None:
-        raise SystemExit("an evaluation has no problem that could be judged")
-    return found
 
 
 def main() -> None:
@@ -118,23 +55,6 @@ def main() -> None:
         tell_hacking(start, hacked, watched),
     ]
     (DOCS / "phenomena.md").write_text("\n\n".join([INTRODUCTION, *sections]) + "\n", encoding="utf-8")
-
-
-def train(arm: Arm) -> Trained:
-    made = [train_seed(arm, seed) for seed in (SEEDS[:1] if arm in ONCE else SEEDS)]
-    return Trained([policy for policy, _ in made], [evaluation for _, evaluation in made])
-
-
-def train_seed(arm: Arm, seed: int) -> tuple[Artifact, Artifact]:
-    """(checkpoint, evaluation), made now or before."""
-    overrides = arm.overrides(seed)
-    print(f"{arm.name}, seed {seed}", flush=True)
-    settings = [part for override in overrides for part in ("--set", override)]
-    command = [sys.executable, "-m", "pipeline", "run", str(CONFIG), "--local", *settings]
-    subprocess.run([*command, "--until", f"evaluate_{arm.step}"], check=True, stdout=subprocess.DEVNULL)
-    profile = load_profile(CONFIG, overrides, R1)
-    chosen = report.choose_artifacts(profile, Store(ARTIFACTS, profile.project))
-    return chosen[arm.step], chosen[f"evaluate_{arm.step}"]
 
 
 INTRODUCTION = """# Phenomena
@@ -279,12 +199,6 @@ def average_curves(series: Sequence[Points]) -> Points:
 
 def name_seeds(series: Sequence[Points]) -> dict[str, Points]:
     return {f"seed {seed}": points for seed, points in zip(SEEDS, series, strict=True)}
-
-
-def show(found: Estimate, scale: float = 100) -> str:
-    digits = 1 if scale == 100 else 2
-    average, low, high = (f"{scale * value:.{digits}f}" for value in (found.mean, found.low, found.high))
-    return f"{average} ({low}–{high})"
 
 
 def save_curves(name: str, title: str, series: Mapping[str, Points]) -> str:
