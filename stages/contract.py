@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal["policy", "reward_model", "dataset", "metrics"]
 Metrics = dict[str, Any]
@@ -61,7 +61,11 @@ class Runtime(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     threads: int = 0
-    """OpenMP threads of the child process; 0 = all cores."""
+    """OpenMP threads of the child process, and of each worker; 0 = all cores, shared among workers."""
+    executor: Literal["local", "ray"] = "local"
+    """Where stage 3 samples: on this machine, or on the Ray cluster that RAY_ADDRESS names."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that sample shards side by side, each with an engine of its own; 1 = with `local`, the step's own."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models live; `auto` takes CUDA when PyTorch sees it."""
     per_device_batch_size: int = 64
