@@ -17,7 +17,6 @@ from stages.contract import ConfigError, PipelineError, Progress, Runtime, no_pr
 from stages.executors import Files, Load, Maker
 
 PACKAGE = Path(__file__).resolve().parents[1]
-ADDRESS = "RAY_ADDRESS"
 
 
 class ShardActor:
@@ -53,53 +52,56 @@ def enter(folder: Path) -> None:
 
 
 def make_shards(load: Load, shards: Mapping[int, Any], runtime: Runtime, progress: Progress) -> Files:
-    """As `Executor.make_shards`; an actor has `threads` cores, one if that is 0, and a GPU if `device` is cuda.
+    """An actor has `threads` cores, one if that is 0, and a GPU if `device` is cuda.
 
-    Raises ConfigError where Ray or its cluster is missing.
+    Raises ConfigError where Ray, its cluster or the working directory of a node is missing.
     """
-    ray = connect(find_cluster(), str(runtime.threads or 1))
+    cores = runtime.threads or 1
+    ray = connect(cores)
     try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
         rows = [{"number": number, "shard": pickle.dumps(shard)} for number, shard in shards.items()]
         made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             ShardActor,
             fn_constructor_args=(load, Path.cwd()),
             # A shard takes long: none may wait behind another while an actor is idle.
             compute=ray.data.ActorPoolStrategy(size=runtime.workers, max_tasks_in_flight_per_actor=1),
-            num_cpus=runtime.threads or 1,
+            num_cpus=cores,
             num_gpus=int(runtime.device == "cuda"),
         )
-        for row in made.iter_rows():
-            if row["error"]:
-                raise pickle.loads(row["error"])
-            yield row["number"], row["file"]
+        # With prefetching, each file would wait for the next.
+        for batch in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in batch.to_pylist():
+                if row["error"]:
+                    raise pickle.loads(row["error"])
+                yield row["number"], row["file"]
     finally:
         ray.shutdown()
 
 
-def find_cluster() -> str:
-    """The address of the cluster; Ray itself would try for minutes to reach one that is gone."""
-    address = os.environ.get(ADDRESS, "")
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise ConfigError(
-            f"no Ray cluster answers at {ADDRESS}='{address}' ({error}); expected HOST:PORT of a running one, as "
-            "`ray start --head` prints it"
-        ) from error
-    return address
-
-
-def connect(address: str, threads: str) -> Any:
-    """The package, connected."""
+def connect(cores: int) -> Any:
+    """The package, connected to the cluster; `cores` are those of an actor."""
     try:
         import ray.data
     except ModuleNotFoundError as error:
         raise ConfigError(f"executor 'ray' cannot be imported: {error}; pip install '.[ray]'") from error
-    variables = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    variables = {"OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores), "OMP_WAIT_POLICY": "PASSIVE"}
     stop = signal.getsignal(signal.SIGTERM)
-    ray.init(address, runtime_env={"py_modules": [str(PACKAGE)], "env_vars": variables})
+    ray.init(find_cluster(), runtime_env={"py_modules": [str(PACKAGE)], "env_vars": variables})
     # Ray puts a handler of its own there, with which a step that is asked to stop would seem to have failed.
     signal.signal(signal.SIGTERM, stop)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     return ray
+
+
+def find_cluster() -> str:
+    """The address of the cluster. Ray itself would try for minutes to reach one that is gone."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"no Ray cluster answers at RAY_ADDRESS='{address}' ({error}); expected HOST:PORT of a running one, as "
+            "`ray start --head` prints it"
+        ) from error
+    return address
