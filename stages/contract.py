@@ -11,6 +11,7 @@ PipelineError
 └── StepError      a step ran and failed
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal["policy", "reward_model", "dataset", "metrics"]
 Metrics = dict[str, Any]
+CORES = "R1_CORES"
+"""Environment variable by which an executor tells a worker how many cores are its own."""
 
 
 class PipelineError(Exception):
@@ -74,6 +77,11 @@ class Runtime(BaseModel):
     """Python of the child process; empty = the one that runs the pipeline."""
     launcher: tuple[str, ...] = ()
     """Prefix that makes a step distributed, as `[accelerate, launch]`, put before `-m stages`."""
+
+
+def count_cores() -> int:
+    """Cores that judging may keep busy: those of the machine, or the share that an executor gives this process."""
+    return int(os.environ.get(CORES) or os.cpu_count() or 1)
 
 
 class Progress(Protocol):

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, cast
 
-from stages.contract import Progress, Runtime, StepError
+from stages.contract import CORES, Progress, Runtime, StepError, count_cores
 from stages.executors import Files, Load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,9 +66,12 @@ class Worker:
 
 
 def make_environment(runtime: Runtime) -> dict[str, str]:
-    threads = str(runtime.threads or max(1, (os.cpu_count() or 1) // runtime.workers))
+    # Judging has time limits: workers that crowd the machine would make right programs late, and so wrong.
+    cores = max(1, count_cores() // runtime.workers)
+    threads = str(runtime.threads or cores)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": path}
+    own = {CORES: str(cores), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": path}
+    return {**os.environ, **own}
 
 
 def make_shards(load: Load, shards: Mapping[int, Any], runtime: Runtime, progress: Progress) -> Files:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.contract import ConfigError, PipelineError, Progress, Runtime, no_progress
+from stages.contract import CORES, ConfigError, PipelineError, Progress, Runtime, no_progress
 from stages.executors import Files, Load, Maker
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -84,9 +84,10 @@ def connect(cores: int) -> Any:
         import ray.data
     except ModuleNotFoundError as error:
         raise ConfigError(f"executor 'ray' cannot be imported: {error}; pip install '.[ray]'") from error
-    variables = {"OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores), "OMP_WAIT_POLICY": "PASSIVE"}
+    variables = dict.fromkeys((CORES, "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores))
+    environment = {"py_modules": [str(PACKAGE)], "env_vars": {**variables, "OMP_WAIT_POLICY": "PASSIVE"}}
     stop = signal.getsignal(signal.SIGTERM)
-    ray.init(find_cluster(), runtime_env={"py_modules": [str(PACKAGE)], "env_vars": variables})
+    ray.init(find_cluster(), runtime_env=environment)
     # Ray puts a handler of its own there, with which a step that is asked to stop would seem to have failed.
     signal.signal(signal.SIGTERM, stop)
     ray.data.DataContext.get_current().enable_progress_bars = False
