@@ -18,7 +18,7 @@ import pytest
 from pipeline.contents import read_splits
 from pipeline.supervisor import list_children
 from stages.contract import ConfigError, DataError, Metrics, Progress, Runtime, StepContext, StepError, no_progress
-from stages.engines import Sampling
+from stages.engines import Sampling, load_engine
 from stages.executors import load_executor
 from stages.executors.ray_executor import ShardActor
 from stages.rejection_sampling import SFTDataConfig, make_sft_data
@@ -204,11 +204,17 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         next(files)
 
 
-def test_a_node_without_the_working_directory_says_so(tmp_path: Path) -> None:
-    row = ShardActor(partial(Toy, refuse), tmp_path / "nowhere")({"number": 0, "shard": pickle.dumps(b"")})
-    assert not row["file"]
-    with pytest.raises(ConfigError, match=r"nowhere cannot be entered on node .*; expected the working directory"):
+def test_a_node_without_the_working_directory_or_the_policy_says_so(tmp_path: Path) -> None:
+    def make(actor: ShardActor) -> None:
+        row = actor({"number": 0, "shard": pickle.dumps(b"")})
+        assert not row["file"]
         raise pickle.loads(row["error"])
+
+    with pytest.raises(ConfigError, match=r"nowhere cannot be entered on node .*; expected the working directory"):
+        make(ShardActor(partial(Toy, refuse), tmp_path / "nowhere"))
+    load: Any = partial(load_engine, "cpu", tmp_path / "nowhere", RAY)
+    with pytest.raises(DataError, match=r"nowhere does not exist on .*; expected a policy, on every node"):
+        make(ShardActor(load, Path.cwd()))
 
 
 @dataclass
@@ -245,8 +251,6 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoNodes]:
 def test_a_ray_cluster_makes_the_same_set_although_a_node_is_lost(
     tmp_path: Path, micro_base: Path, whole: Outcome, two_nodes: TwoNodes
 ) -> None:
-    with pytest.raises(DataError, match=r"nowhere does not exist on .*; expected a policy, on every node"):
-        run(tmp_path / "errors", tmp_path / "nowhere", RAY)
     with pytest.raises(Stopped):
         run(tmp_path, micro_base, LOCAL, stop_after(2))
     made, killed = list[int](), list[int]()
