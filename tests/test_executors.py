@@ -239,6 +239,8 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoNodes]:
     # A short path: sockets lie below it.
     with TemporaryDirectory(prefix="ray-") as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
+        # Else Ray's workers are 15 nicer than others, and get next to nothing of a busy machine.
+        monkeypatch.setenv("RAY_worker_niceness", "0")
         from ray.cluster_utils import Cluster
 
         node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
