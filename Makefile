@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[train,prefect,dev]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[train,prefect,ray,dev]'
 	@touch $@
 
 vllm: $(VLLM_INSTALLED) ## make the environment of the vllm engine, for a CPU, in .venv-vllm

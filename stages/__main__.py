@@ -45,7 +45,7 @@ from stages.contract import (
 from stages.rows import THINK_CLOSE, THINK_OPEN
 
 CONFIG, FAILED, PREEMPTED, DATA, MEMORY = 2, 3, 4, 5, 6
-PACKAGES = ("accelerate", "datasets", "numpy", "pyarrow", "tokenizers", "torch", "transformers", "trl", "vllm")
+PACKAGES = ("accelerate", "datasets", "numpy", "pyarrow", "ray", "tokenizers", "torch", "transformers", "trl", "vllm")
 
 
 class ProgressFile:

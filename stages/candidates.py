@@ -154,7 +154,7 @@ def describe_rewards(verdict: Verdict) -> dict[str, float | None]:
     return {"accuracy": verdict.accuracy, "think_format": 1.0 if verdict.judge else None}
 
 
-def write_table(table: pa.Table, path: Path, **notes: str) -> None:
+def write_table(table: pa.Table, path: Path | pa.NativeFile, **notes: str) -> None:
     """`notes` go into the file's metadata."""
     noted = table.replace_schema_metadata(notes)
     pq.write_table(noted, path, compression="zstd", use_dictionary=find_constant_columns(table.schema))

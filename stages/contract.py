@@ -11,15 +11,18 @@ PipelineError
 └── StepError      a step ran and failed
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal["policy", "reward_model", "dataset", "metrics"]
 Metrics = dict[str, Any]
+CORES = "R1_CORES"
+"""Environment variable by which an executor tells a worker how many cores are its own."""
 
 
 class PipelineError(Exception):
@@ -61,7 +64,11 @@ class Runtime(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     threads: int = 0
-    """OpenMP threads of the child process; 0 = all cores."""
+    """OpenMP threads of the child process, and of each worker; 0 = all cores, shared among workers."""
+    executor: Literal["local", "ray"] = "local"
+    """Where stage 3 samples: on this machine, or on the Ray cluster that RAY_ADDRESS names."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that sample shards side by side, each with an engine of its own; 1 = with `local`, the step's own."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models live; `auto` takes CUDA when PyTorch sees it."""
     per_device_batch_size: int = 64
@@ -70,6 +77,11 @@ class Runtime(BaseModel):
     """Python of the child process; empty = the one that runs the pipeline."""
     launcher: tuple[str, ...] = ()
     """Prefix that makes a step distributed, as `[accelerate, launch]`, put before `-m stages`."""
+
+
+def count_cores() -> int:
+    """Cores that judging may keep busy: those of the machine, or the share that an executor gives this process."""
+    return int(os.environ.get(CORES) or os.cpu_count() or 1)
 
 
 class Progress(Protocol):

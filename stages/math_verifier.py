@@ -6,7 +6,6 @@ minutes over twenty characters, a signal stops it in the main thread alone and a
 """
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from stages.contract import StepError
+from stages.contract import StepError, count_cores
 from stages.math_answers import compare_text, is_plain
 
 Pair = tuple[str, str]
@@ -85,7 +84,7 @@ class Verifier:
         with theirs:
             command = [sys.executable, "-P", str(WORKER), str(theirs.fileno()), str(limits.memory_bytes)]
             self.server = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
-        self.idle = [self.start_worker() for _ in range(limits.workers or os.cpu_count() or 1)]
+        self.idle = [self.start_worker() for _ in range(limits.workers or count_cores())]
         self.lock = threading.Lock()
 
     def start_worker(self) -> Worker:

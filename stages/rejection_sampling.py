@@ -7,12 +7,13 @@ data come from the stage-2 checkpoint, the weights restart from the base model.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.contract import DataError, Metrics, Step, StepConfig, StepContext, StepError
+from stages.contract import DataError, Metrics, Runtime, Step, StepConfig, StepContext, StepError
 from stages.domains import group_of
 from stages.engines import Sampling, load_engine
 from stages.filters import Funnel, TextRules
@@ -25,6 +26,7 @@ from stages.training.settings import SupervisedConfig
 if TYPE_CHECKING:
     from stages.assembly import Columns
     from stages.candidates import Measure, Origin
+    from stages.sampling_rounds import Sampler
 
 GENERAL, SAMPLED, TEACHER = "general", "reasoning_rl", "teacher"
 LOCAL_REASONS = (
@@ -227,18 +229,23 @@ def sample_reasoning(
     config: SFTDataConfig, context: StepContext, prompts: Any, quotas: Mapping[str, int], measure: "Measure"
 ) -> list[Path]:
     """Shards of sampled and judged rows of the reasoning domains; `prompts` is an Arrow table."""
-    from stages.sampling_rounds import Rounds, Sampler, select_domains
+    from stages.sampling_rounds import cut_shards, sample_all, select_domains
 
     domains = [domain for domain in quotas if domain in config.targets and group_of(domain) == "reasoning"]
     chosen = select_domains(prompts, domains)
-    if not chosen.num_rows:
-        return []
-    budget = config.budget or config.sampling.n
-    rounds = Rounds(config.sampling, budget, config.shard_prompts, config.seed, config.rejected_per_reason)
-    engine = load_engine(config.engine, context.inputs["policy"], context.runtime)
-    judge = load_judge(config.judge, config.seed, context.runtime)
-    sampler = Sampler(engine, judge, config.text, rounds, describe_origin(config, context), measure)
-    return sampler.sample_all(chosen, context.scratch_dir / "shards", context.progress)
+    origin = describe_origin(config, context)
+    load = partial(load_sampler, config, context.inputs["policy"], context.runtime, origin, measure)
+    return sample_all(load, cut_shards(chosen, config.shard_prompts), context)
+
+
+def load_sampler(
+    config: SFTDataConfig, policy: Path, runtime: Runtime, origin: "Origin", measure: "Measure"
+) -> "Sampler":
+    from stages.sampling_rounds import Rounds, Sampler
+
+    rounds = Rounds(config.sampling, config.budget or config.sampling.n, config.seed, config.rejected_per_reason)
+    engine = load_engine(config.engine, policy, runtime)
+    return Sampler(engine, load_judge(config.judge, config.seed, runtime), config.text, rounds, origin, measure)
 
 
 def describe_origin(config: SFTDataConfig, context: StepContext) -> "Origin":

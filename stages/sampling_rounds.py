@@ -8,7 +8,9 @@ answer are sampled again, round after round, until the budget is spent.
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.candidates import Measure, Origin, make_table, read_notes, write_table
-from stages.contract import DataError, Progress, StepError, no_progress
+from stages.contract import DataError, Progress, StepContext, StepError, no_progress
 from stages.engines import Completion, Engine, Sampling
+from stages.executors import Load, load_executor
 from stages.filters import Candidate, TextRules
 from stages.judging import ModelJudge, Verdict, judge_candidates
 from stages.ngrams import hash_text
@@ -36,7 +39,6 @@ class Rounds:
     """Its `n` is that of one round."""
     budget: int
     """Completions of one prompt at most."""
-    shard_prompts: int
     seed: int
     rejected_per_reason: int
     """Rejected rows of each reason that a shard keeps."""
@@ -53,20 +55,8 @@ class Sampler:
     origin: Origin
     measure: Measure
 
-    def sample_all(self, prompts: pa.Table, folder: Path, progress: Progress) -> list[Path]:
-        """A file for each shard, in order; those that an earlier run published are taken as they are."""
-        folder.mkdir(parents=True, exist_ok=True)
-        drop_partial(folder)
-        shards = cut_shards(prompts, self.rounds.shard_prompts)
-        paths: list[Path] = []
-        for number, shard in enumerate(shards):
-            name = f"samples-{number:05d}"
-            inner = follow_shard(progress, number, len(shards))
-            paths.append(find_shard(folder, name) or self._publish(folder, name, number, shard, inner))
-            progress(number + 1, len(shards))
-        return paths
-
-    def _publish(self, folder: Path, name: str, number: int, shard: pa.Table, progress: Progress) -> Path:
+    def make_file(self, number: int, shard: pa.Table, progress: Progress = no_progress) -> bytes:
+        """The parquet file of a shard: its rows, and as notes what became of each prompt and each sample."""
         prompts = [Prompt.from_row(row) for row in shard.to_pylist()]
         candidates, verdicts = self.sample_shard(prompts, number, progress)
         counts = count_outcomes(candidates, verdicts)
@@ -76,8 +66,9 @@ class Sampler:
             [candidates[n] for n in chosen], [verdicts[n] for n in chosen], rates, self.origin, self.measure
         )
         reasons = Counter(verdict.reason for verdict in verdicts)
-        notes = {"reasons": json.dumps(reasons), "prompts": json.dumps(counts)}
-        return publish_shard(folder, name, lambda path: write_table(table, path, **notes))
+        file = pa.BufferOutputStream()
+        write_table(table, file, reasons=json.dumps(reasons), prompts=json.dumps(counts))
+        return bytes(file.getvalue())
 
     def sample_shard(
         self, prompts: Sequence[Prompt], number: int, progress: Progress = no_progress
@@ -114,13 +105,26 @@ class Sampler:
         ]
 
 
-def follow_shard(progress: Progress, number: int, shards: int) -> Progress:
-    """Progress of sampling within one shard: the step is alive, and as far as the shards before."""
+def sample_all(load: Load, shards: Sequence[pa.Table], context: StepContext) -> list[Path]:
+    """A file for each shard, in order; those that an earlier run published are taken as they are."""
+    folder = context.scratch_dir / "shards"
+    folder.mkdir(parents=True, exist_ok=True)
+    drop_partial(folder)
+    names = [f"samples-{number:05d}" for number in range(len(shards))]
+    paths = {number: path for number, name in enumerate(names) if (path := find_shard(folder, name))}
 
     def report(done: int, total: int, **metrics: float | str) -> None:
-        progress(number, shards, prompts_of_shard=done)
+        """The step is alive, and as far as the shards that are done."""
+        context.progress(len(paths), len(shards), prompts_of_shard=done)
 
-    return report
+    missing = {number: shard for number, shard in enumerate(shards) if number not in paths}
+    if missing:
+        executor = load_executor(context.runtime.executor)
+        with closing(executor.make_shards(load, missing, context.runtime, report)) as files:
+            for number, file in files:
+                paths[number] = publish_shard(folder, names[number], partial(Path.write_bytes, data=file))
+                context.progress(len(paths), len(shards))
+    return [paths[number] for number in range(len(shards))]
 
 
 def read_prompt_table(folder: Path, split: str) -> pa.Table:

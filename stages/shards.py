@@ -15,7 +15,7 @@ HASH_LENGTH = 32
 TEMPORARY = ".partial-"
 
 
-def publish_shard(folder: Path, name: str, write: Callable[[Path], None]) -> Path:
+def publish_shard(folder: Path, name: str, write: Callable[[Path], object]) -> Path:
     """Lets `write` fill a temporary file and gives it its name, durably.
 
     Raises StepError where the disk does not take it, and leaves nothing half written.

@@ -100,6 +100,8 @@ def test_heavy_packages_stay_in_their_place(path: Path) -> None:
         assert not found & HEAVY - ({"datasets"} if module_name(path) == "stages.hub_rows" else set())
     if module_name(path) != "pipeline.flow":
         assert "prefect" not in found
+    if module_name(path) != "stages.executors.ray_executor":
+        assert "ray" not in found
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

@@ -57,6 +57,8 @@ def test_runtime_of_a_step(tmp_path: Path) -> None:
         ({"seed": "x"}, [], r"toy\.yaml: seed is 'x'; expected a valid integer[^;]*$"),
         ({"weigh": 3}, [], "weigh is 3"),
         ({"project": "../x"}, [], "project is '../x'"),
+        ({"runtime": {"executor": "slurm"}}, [], "runtime.executor is 'slurm'; expected 'local' or 'ray'"),
+        ({"runtime": {"workers": 0}}, [], r"runtime\.workers is 0; expected greater than or equal to 1"),
         ({"runtime": {"thread": 1}}, [], "runtime.thread is not a known key; did you mean threads"),
         ({"runtime": {"steps": {"weigh": {"thread": 1}}}}, [], "did you mean threads"),
         ({"runtime": {"steps": {"weight": {}}}}, [], r"runtime\.steps\.weight: no such step; did you mean weigh"),

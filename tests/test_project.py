@@ -15,7 +15,7 @@ from pipeline.recipe import R1, check_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-TESTED_EXTRAS = ("train", "prefect", "dev")
+TESTED_EXTRAS = ("train", "prefect", "ray", "dev")
 MACHINE_PATH = re.compile(rb"/(?:home|root|Users)/[A-Za-z]")
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin"}
 

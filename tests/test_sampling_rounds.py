@@ -131,20 +131,19 @@ def test_an_engine_that_loses_answers_stops_the_step_and_loses_nothing_else(
 def test_a_full_disk_in_the_middle_of_a_shard_leaves_what_was_finished(
     tmp_path: Path, prompts: dict[str, Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, calls = sampling_rounds.write_table, list[int]()
+    write, calls = Path.write_bytes, list[int]()
 
-    def fill_disk(table: object, path: Path, **notes: str) -> None:
+    def fill_disk(path: Path, data: bytes) -> None:
         calls.append(1)
-        write(table, path, **notes)
+        write(path, data if len(calls) < 3 else data[:100])
         if len(calls) == 3:
-            path.write_bytes(path.read_bytes()[:100])
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with (
         monkeypatch.context() as patch,
         pytest.raises(StepError, match=r"samples-00002 could not .* No space left on device; .* run again"),
     ):
-        patch.setattr(sampling_rounds, "write_table", fill_disk)
+        patch.setattr(Path, "write_bytes", fill_disk)
         run_set(tmp_path, RoundsEngine(prompts), name="full")
     assert sorted(path.name[:13] for path in (tmp_path / "shards").iterdir()) == ["samples-00000", "samples-00001"]
     other = tmp_path / "other"

@@ -1,13 +1,13 @@
 """One-line Python functions, graded by running them on hidden inputs in the sandbox."""
 
 import json
-import os
 import random
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
+from stages.contract import count_cores
 from stages.domains import Group
 from stages.domains.world import (
     Habit,
@@ -90,7 +90,7 @@ def verify(prompt: Prompt, summary: str) -> float | None:
 
 def verify_all(prompts: Sequence[Prompt], summaries: Sequence[str]) -> list[float | None]:
     """Programs side by side, two for each core: half of a start is waiting for the kernel to make namespaces."""
-    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(2 * count_cores()) as threads:
         return list(threads.map(verify, prompts, summaries))
 
 

@@ -5,6 +5,7 @@ An engine module has `load(model_dir, runtime) -> Engine`. Adding an engine is a
 
 import hashlib
 import importlib
+import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Literal, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stages.contract import ConfigError, Progress, Runtime, no_progress
+from stages.contract import ConfigError, DataError, Progress, Runtime, no_progress
 
 FinishReason = Literal["stop", "length", "prompt_too_long"]
 
@@ -81,8 +82,15 @@ def seed_draw(seed: int, name: str) -> int:
 
 
 def load_engine(name: str, model_dir: Path, runtime: Runtime) -> Engine:
-    """The engine with this id over the policy in `model_dir`. Raises ConfigError for an unknown id."""
+    """The engine with this id over the policy in `model_dir`.
+
+    Raises ConfigError for an unknown id, DataError for a folder that this machine does not have.
+    """
     known = sorted(path.name.removesuffix("_engine.py") for path in Path(__file__).parent.glob("*_engine.py"))
     if name not in known:
         raise ConfigError(f"engine '{name}' does not exist; expected one of: {', '.join(known)}")
+    if not model_dir.is_dir():
+        raise DataError(
+            f"{model_dir} does not exist on {platform.node()}; expected a policy, on every node that samples"
+        )
     return cast(Engine, importlib.import_module(f"{__name__}.{name}_engine").load(model_dir, runtime))
