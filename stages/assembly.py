@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stages.candidates import SET_SCHEMA, Scope, find_constant_columns
 from stages.contract import DataError, StepError
 from stages.near_duplicates import SLOTS, Signatures, find_near_duplicates
-from stages.ngrams import Hashes
+from stages.vocabulary import Hashes
 
 Reason = Literal["duplicate", "near duplicate", "contaminated", "per prompt", "over quota"]
 REASONS: tuple[Reason, ...] = ("duplicate", "near duplicate", "contaminated", "per prompt", "over quota")

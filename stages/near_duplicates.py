@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.ngrams import MULTIPLIER, Hashes, hash_ngrams, hash_whole
+from stages.ngrams import MULTIPLIER, hash_spans
+from stages.vocabulary import Hashes
 
 SHINGLE = 5
 SLOTS = 128
@@ -21,16 +22,14 @@ SEED = 0
 Signatures = NDArray[np.uint8]
 
 
-def make_shingles(words: Hashes) -> Hashes:
-    """The set that a text is compared by; one that is shorter than a shingle is one shingle."""
-    shingles = hash_ngrams(words, SHINGLE)
-    return shingles if len(shingles) else np.array([hash_whole(words)], np.uint64)
+def sign_texts(texts: Sequence[Hashes]) -> Signatures:
+    """(texts, SLOTS) of their words.
 
-
-def sign_texts(shingles: Sequence[Hashes]) -> Signatures:
-    """(texts, SLOTS). The low 8 bits of a slot say enough (b-bit minwise hashing): two others agree once in 256."""
+    The low 8 bits of a slot say enough (b-bit minwise hashing): two others agree once in 256.
+    """
     from rensa import RMinHash
 
+    shingles = [hash_spans(words, SHINGLE) for words in texts]
     ends = np.cumsum([0, *map(len, shingles)], dtype=np.uint64)
     flat = np.concatenate([*shingles, np.empty(0, np.uint64)])
     rows = RMinHash.digest_matrix_from_flat_token_hashes(flat, ends, SLOTS, SEED).to_rows()
