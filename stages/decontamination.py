@@ -18,7 +18,7 @@ class HeldOut:
     """Texts that training must not have seen, as hashes of their n-grams and of each text as a whole."""
 
     def __init__(self, texts: Iterable[tuple[str, str]], n: int) -> None:
-        """`texts` are (name of the evaluation set, text); an n-gram of several sets counts for the first."""
+        """`texts` are (name of the evaluation set, text), set by set; an n-gram of several counts for the first."""
         names: dict[str, int] = {}
         keys, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int16)]
         for name, text in texts:
