@@ -18,7 +18,7 @@ SLOTS = 128
 BAND = 8
 """Slots of a band. With 16 bands a pair of 0.8 is found with 95 %, of 0.85 with 99.3 %, of 0.5 looked at with 6 %."""
 SEED = 0
-BITS = np.uint64(32)
+BITS = 32
 
 Signatures = NDArray[np.uint8]
 
@@ -66,21 +66,23 @@ def find_collisions(
     signatures: Signatures, groups: Hashes, among: NDArray[np.intp]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """(rows, buckets): each row beside each bucket that it shares with another row, by row."""
-    pairs, count = [np.empty(0, np.uint64)], 0
+    pairs, count = [np.empty(0, np.int64)], 0
     for start in range(0, SLOTS, BAND):
         keys = groups[among]
         for column in range(start, start + BAND):
             keys *= MULTIPLIER
             keys += signatures[among, column]
-        _, own, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-        numbers = np.cumsum(sizes > 1, dtype=np.int32) - 1
-        shared = np.flatnonzero(sizes[own] > 1)
+        order = np.argsort(keys)
+        equal = np.diff(keys[order]) == 0
+        with_next, with_last = np.append(equal, False), np.insert(equal, 0, False)
+        shared = (with_next | with_last)[: len(keys)].nonzero()[0]
+        buckets = np.cumsum(with_next & ~with_last)[shared] + (count - 1)
         # A row and a bucket in one number each, so that they can be sorted in place.
-        pairs.append(among[shared].astype(np.uint64) << BITS | (numbers[own[shared]] + count).astype(np.uint64))
-        count += int(numbers[-1]) + 1 if len(numbers) else 0
+        pairs.append((among[order[shared]] << BITS) | buckets)
+        count = int(buckets.max(initial=count - 1)) + 1
     every = np.concatenate(pairs)
     every.sort()
-    return (every >> BITS).astype(np.int32), every.astype(np.uint32).view(np.int32)
+    return (every >> BITS).astype(np.int32), (every & (2**BITS - 1)).astype(np.int32)
 
 
 def split_by_row(rows: NDArray[np.int32], buckets: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.int32]]]:
