@@ -124,7 +124,7 @@ def write_answers(folder: Path, rows: int, characters: int) -> None:
 
 def read_answers(folder: Path) -> Iterator[list[Candidate]]:
     for path in sorted((folder / "answers").iterdir()):
-        table = pq.read_table(path, use_threads=False)
+        table = pq.ParquetFile(path).read(use_threads=False)
         names = ("id", "domain", "question", "text", "sample", "tokens")
         yield [
             Candidate(Prompt(id, domain, "en", question, "1"), text, sample, tokens=tokens)

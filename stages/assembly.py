@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stages.candidates import SET_SCHEMA, Scope, find_constant_columns
 from stages.contract import DataError, StepError
 from stages.near_duplicates import SLOTS, Signatures, find_near_duplicates
-from stages.ngrams import Hashes
+from stages.vocabulary import Hashes
 
 Reason = Literal["duplicate", "near duplicate", "contaminated", "per prompt", "over quota"]
 REASONS: tuple[Reason, ...] = ("duplicate", "near duplicate", "contaminated", "per prompt", "over quota")
@@ -92,7 +92,9 @@ def read_columns(paths: Sequence[Path]) -> Columns:
     signatures = np.zeros((total, SLOTS), np.uint8)
     start = 0
     for path in paths:
-        table = pq.read_table(path, columns=[*NUMBERS, "signature"], use_threads=False).combine_chunks()
+        # `read_table` would load 65 MB of Arrow's modules for remote data sets.
+        with pq.ParquetFile(path) as file:
+            table = file.read([*NUMBERS, "signature"], use_threads=False).combine_chunks()
         rows = slice(start, start + table.num_rows)
         for name in coded:
             codes[name][rows] = encode(table[name], names[name])

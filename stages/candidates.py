@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from stages.decontamination import HeldOut
 from stages.filters import Candidate
 from stages.judging import Verdict
-from stages.near_duplicates import SLOTS, make_shingles, sign_texts
-from stages.ngrams import Hashes, hash_text, hash_words
+from stages.near_duplicates import SLOTS, sign_texts
+from stages.ngrams import hash_text, hash_words
 from stages.rows import Row
+from stages.vocabulary import Hashes
 
 Scope = Literal["prompt", "global"]
 
@@ -90,7 +91,7 @@ class Measure:
         """The MEASURED columns but `reason`. Texts that are rejected already are not compared with anything."""
         rows = [self._place(candidate) for candidate in candidates]
         asked: dict[str, tuple[Hashes, str]] = {}
-        shingles: list[Hashes] = []
+        texts: list[Hashes] = []
         compared = [number for number, is_accepted in enumerate(accepted) if is_accepted]
         for number in compared:
             candidate = candidates[number]
@@ -99,11 +100,10 @@ class Measure:
                 asked[candidate.prompt.id] = question, self.held_out.find(question)
             (question, found), words = asked[candidate.prompt.id], candidate.words
             rows[number]["contaminated"] = found or self.held_out.find(words)
-            # Answers to one prompt share its words; elsewhere short answers are told apart by their questions.
-            compared_words = words if self.scope == "prompt" else np.concatenate((question, words))
             rows[number]["text"] = hash_text(f"{candidate.prompt.question}\0{candidate.text}")
-            shingles.append(make_shingles(compared_words))
-        for number, signature in zip(compared, sign_texts(shingles), strict=True):
+            # Answers to one prompt share its words; elsewhere short answers are told apart by their questions.
+            texts.append(words if self.scope == "prompt" else np.concatenate((question, words)))
+        for number, signature in zip(compared, sign_texts(texts), strict=True):
             rows[number]["signature"] = signature.tobytes()
         return rows
 

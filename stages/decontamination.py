@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from stages.ngrams import Hashes, hash_ngrams, hash_whole, hash_words
+from stages.ngrams import hash_spans, hash_words
+from stages.vocabulary import Hashes
 
 SLOTS_PER_NGRAM = 16
 """Slots of the table that says of most n-grams at once that nobody holds them out; a byte each."""
@@ -17,11 +18,13 @@ class HeldOut:
     """Texts that training must not have seen, as hashes of their n-grams and of each text as a whole."""
 
     def __init__(self, texts: Iterable[tuple[str, str]], n: int) -> None:
-        """`texts` are (name of the evaluation set, text); an n-gram of several sets counts for the first."""
+        """`texts` are (name of the evaluation set, text), set by set; an n-gram of several counts for the first."""
         names: dict[str, int] = {}
         keys, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int16)]
         for name, text in texts:
-            keys.append(make_keys(hash_words(text), n))
+            words = hash_words(text)
+            # A text without words is equal to none.
+            keys.append(hash_spans(words, n)[: len(words)])
             owners.append(np.full(len(keys[-1]), names.setdefault(name, len(names)), np.int16))
         self.n, self.names = n, list(names)
         self.keys, first = np.unique(np.concatenate(keys), return_index=True)
@@ -32,19 +35,13 @@ class HeldOut:
 
     def find(self, words: Hashes) -> str:
         """Name of the evaluation set that a text shares an n-gram with, or equals a text of; empty if there is none."""
-        keys = make_keys(words, self.n)
-        keys = keys[self.taken[keys & self.mask]]
+        keys = hash_spans(words, self.n)
+        keys = keys[self.taken.take((keys & self.mask).view(np.intp))]
         if not len(keys) or not len(self.keys):
             return ""
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         found = places[self.keys[places] == keys]
         return self.names[self.owners[found].min()] if len(found) else ""
-
-
-def make_keys(words: Hashes, n: int) -> Hashes:
-    """The n-grams of a text and the text as a whole; of a text without words nothing."""
-    whole = np.array([hash_whole(words)] if len(words) else [], np.uint64)
-    return np.concatenate((hash_ngrams(words, n), whole))
 
 
 def find_contaminated(texts: Sequence[str], held_out: Iterable[str], n: int) -> set[int]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stages.language import foreign_words, uses_only
+from stages.language import foreign_words
 from stages.rewards import accuracy, think_format
 from stages.rows import Prompt, Row, assistant_turn, split_completion, user_turn
 
 if TYPE_CHECKING:
-    from stages.ngrams import Hashes
+    from stages.vocabulary import Hashes
 
 REPEATED_WORDS = 10
 BROKEN = "\ufffd"
@@ -121,6 +121,8 @@ def keep_correct(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def speaks_one_language(candidate: Candidate) -> bool:
     """No word of the thoughts is in another language; thoughts without words are not objected to."""
+    from stages.one_language import uses_only
+
     thoughts, _ = split_completion(candidate.text)
     prompt = candidate.prompt
     return uses_only(thoughts, prompt.language, foreign_words(prompt.question, prompt.language))

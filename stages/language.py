@@ -48,11 +48,6 @@ CHARACTERS = re.compile(f"[{HAN}{KANA}]+")
 LONGEST_WORD = 64
 WORD = re.compile(f"[{LETTERS}]{{1,{LONGEST_WORD}}}")
 ASCII_WORD = re.compile(rf"[a-z]{{2,{LONGEST_WORD}}}")
-ENDS, SPACES, OTHER = "!?;:\n", " \t\r\f\v\x1c\x1d\x1e\x1f", "#"
-KINDS = {**dict.fromkeys(ENDS, "\n"), **dict.fromkeys(SPACES, " "), **{c: c for c in ".abcdefghijklmnopqrstuvwxyz"}}
-PLAIN = "".join(KINDS.get(chr(n), OTHER) for n in range(256)).encode()
-"""For each byte of an ASCII text: what ends a segment is a newline, white space a space; letters, full stops stay."""
-NO_LETTERS = bytes.maketrans(b".#", b"  ")
 KANA_CHARACTER = re.compile(f"[{KANA}]")
 
 LATIN = "LATIN"
@@ -82,14 +77,6 @@ VOTES = {
     for word, languages in languages_of_words().items()
 }
 """A vote of a function word for each of its languages, a byte each; distinct words are too few to overflow it."""
-FUNCTION_WORDS = {
-    target: (
-        frozenset(word for word, languages in languages_of_words().items() if target in languages),
-        frozenset(word for word, languages in languages_of_words().items() if set(languages) - {target}),
-    )
-    for target in LATIN_LANGUAGES
-}
-"""Those of each language, and those of all others, some of which it has too."""
 
 SHORT, UNKNOWN = "short", "unknown"
 """In place of a language: of segments too short to tell, and of those in none of the known ones."""
@@ -138,48 +125,6 @@ def count_words(text: str, target: str, exclude: Collection[str] = ()) -> WordCo
     a language whose script is not known.
     """
     return count_cleaned(clean_text(text), target, exclude)
-
-
-def uses_only(text: str, target: str, exclude: Collection[str] = ()) -> bool:
-    """Whether a text has no word in another language: whether its `language_share` is None or 1.
-
-    Several times as fast for ASCII text in a language of the Latin script: few segments need the full vote, and the
-    first one in another language decides.
-    """
-    cleaned = clean_text(text)
-    if script_of_language(target) != LATIN or not cleaned.isascii() or any(map(str.isascii, exclude)):
-        return not count_cleaned(cleaned, target, exclude).other
-    # A full stop ends a segment before white space or the end alone.
-    spaced = cleaned.encode("ascii").translate(PLAIN).replace(b". ", b"\n").translate(NO_LETTERS)
-    if has_long_word(spaced):
-        return not count_cleaned(cleaned, target, exclude).other
-    return speaks_only(spaced.decode("ascii").split("\n"), target)
-
-
-def speaks_only(segments: Iterable[str], target: str) -> bool:
-    """Whether `closest_language` of each segment is the target; those too short to tell are told together."""
-    own, others = FUNCTION_WORDS[target]
-    short: list[str] = []
-    for segment in segments:
-        distinct = set(segment.split())
-        found = len(distinct & own)
-        leads = found > len(distinct & others)
-        if leads and found >= MIN_WORDS:
-            continue
-        words = [word for word in segment.split() if len(word) > 1]
-        if len(words) < MIN_WORDS:
-            short += words
-        elif not leads and closest_language(words, target) != target:
-            return False
-    return not short or closest_language(short, target) == target
-
-
-def has_long_word(spaced: bytes) -> bool:
-    """Whether letters run on for longer than a word may be."""
-    import numpy as np  # here, so that planning does not wait for it
-
-    spaces = np.flatnonzero(np.frombuffer(b" %b " % spaced, np.uint8) < ord("a"))
-    return bool(np.diff(spaces).max() > LONGEST_WORD + 1)
 
 
 def count_cleaned(cleaned: str, target: str, exclude: Collection[str]) -> WordCount:

@@ -5,47 +5,40 @@ every process; two different n-grams share one with a probability of 2^-64.
 """
 
 import re
-from hashlib import blake2b
 
 import numpy as np
-from numpy.typing import NDArray
 
-Hashes = NDArray[np.uint64]
+from stages.vocabulary import Hashes, hash_bytes, load_vocabulary
 
-CACHED_WORDS = 2**17
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Odd, so that multiplying loses nothing."""
+EASTERN = re.compile("[一-鿿぀-ヿ]")
 WORD = re.compile(r"[一-鿿぀-ヿ]|[^\W一-鿿぀-ヿ]+")
-# Where all is ASCII, a table and a split find the words several times as fast.
-ASCII_WORDS = bytes(ord(chr(n).lower()) if chr(n).isalnum() or chr(n) == "_" else 32 for n in range(128)) + bytes(128)
+SIGNS = re.compile(r"[^\x00-\x7f\w]+")
+WORD_BYTES = bytes(ord(chr(n).lower()) if re.match(r"\w", chr(n)) else 32 for n in range(128)) + bytes(range(128, 256))
+"""For each byte of UTF-8 without other signs than those of ASCII: lower case, or a space between words."""
+
+
+def separate_words(text: str) -> bytes:
+    """Lower-case words with spaces between, as UTF-8; each Chinese or Japanese character counts as one."""
+    if not text.isascii():
+        text = text.lower()
+        text = " ".join(WORD.findall(text)) if EASTERN.search(text) else SIGNS.sub(" ", text)
+    return text.encode().translate(WORD_BYTES)
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-case words; each Chinese or Japanese character counts as one."""
-    if text.isascii():
-        return text.encode("ascii").translate(ASCII_WORDS).decode("ascii").split()
-    return WORD.findall(text.lower())
+    return separate_words(text).decode().split()
 
 
 def hash_text(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")
-
-
-class WordHashes(dict[str, int]):
-    """Hashes of words that were met; a dictionary is twice as fast as `lru_cache` for a word it has."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) >= CACHED_WORDS:
-            self.clear()
-        return self.setdefault(word, hash_text(word))
-
-
-HASHES = WordHashes()
+    return hash_bytes(text.encode("utf-8", "replace"))
 
 
 def hash_words(text: str) -> Hashes:
     """A hash for each word, in order."""
-    return np.fromiter(map(HASHES.__getitem__, split_words(text)), np.uint64)
+    vocabulary = load_vocabulary()
+    return vocabulary.hashes.take(vocabulary.find(separate_words(text)).numbers)
 
 
 def hash_ngrams(words: Hashes, n: int) -> Hashes:
@@ -58,9 +51,9 @@ def hash_ngrams(words: Hashes, n: int) -> Hashes:
     return ngrams
 
 
-def hash_whole(words: Hashes) -> int:
-    """One hash of all words in their order."""
-    return int.from_bytes(blake2b(words.tobytes(), digest_size=8).digest(), "little")
+def hash_spans(words: Hashes, n: int) -> Hashes:
+    """The n-grams of a text; a shorter text is one span as a whole."""
+    return hash_ngrams(words, n) if len(words) >= n else np.array([hash_bytes(words.tobytes())], np.uint64)
 
 
 def repeated_share(words: Hashes, n: int) -> float:

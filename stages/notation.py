@@ -60,6 +60,6 @@ def remove_unseen(text: str) -> str:
 
 
 def remove_notation(text: str) -> str:
-    if any(start in text for start in LINK_STARTS):
+    if any(map(text.__contains__, LINK_STARTS)):
         text = LINK.sub(" ", text)
-    return NOTATION.sub(" ", text) if any(start in text for start in NOTATION_STARTS) else text
+    return NOTATION.sub(" ", text) if any(map(text.__contains__, NOTATION_STARTS)) else text

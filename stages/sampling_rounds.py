@@ -132,7 +132,7 @@ def read_prompt_table(folder: Path, split: str) -> pa.Table:
     shards = sorted((folder / "data").glob(f"{split}-*.parquet"))
     if not shards:
         raise DataError(f"{folder} has no split '{split}'; expected data/{split}-*.parquet in it")
-    table = pa.concat_tables([pq.read_table(shard) for shard in shards])
+    table = pa.concat_tables([pq.ParquetFile(shard).read() for shard in shards])
     if pc.count_distinct(table["id"]).as_py() < table.num_rows:
         counts = pc.value_counts(table["id"]).to_pylist()
         twice = [entry["values"] for entry in counts if entry["counts"] > 1]

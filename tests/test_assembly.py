@@ -18,7 +18,7 @@ from stages.candidates import Measure, Origin, Scope
 from stages.contract import StepError
 from stages.decontamination import HeldOut
 from stages.filters import Candidate
-from stages.near_duplicates import find_near_duplicates, make_shingles, sign_texts
+from stages.near_duplicates import find_near_duplicates, sign_texts
 from stages.ngrams import hash_text, hash_words
 from stages.rows import Prompt, read_rows
 from stages.supervised import write_candidates
@@ -102,7 +102,7 @@ def test_near_duplicates_are_those_above_the_overlap() -> None:
         + [[*row[:-5], *"a b c d e".split()] for row in words]
         + [[*row[:300], *other[300:]] for row, other in pairwise(words)]
     )
-    signatures = sign_texts([make_shingles(hash_words(" ".join(text))) for text in texts])
+    signatures = sign_texts([hash_words(" ".join(text)) for text in texts])
     groups = np.zeros(len(texts), np.uint64)
     every = np.arange(len(texts))
     assert find_near_duplicates(signatures, groups, every, 0.8).tolist() == list(range(40, 80))
@@ -115,6 +115,6 @@ def test_near_duplicates_are_those_above_the_overlap() -> None:
 def test_the_estimated_overlap_is_close_to_the_true_one() -> None:
     words = [str(number) for number in range(2000)]
     texts = [" ".join(words[start : start + 1000]) for start in (0, 100, 500)]
-    first, second, third = sign_texts([make_shingles(hash_words(text)) for text in texts])
+    first, second, third = sign_texts([hash_words(text) for text in texts])
     assert (first == second).mean() == pytest.approx(896 / 1096, abs=0.12)
     assert (first == third).mean() == pytest.approx(496 / 1496, abs=0.14)

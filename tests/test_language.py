@@ -3,8 +3,9 @@ import random
 import pytest
 
 from stages.contract import DataError
-from stages.language import count_words, foreign_words, language_share, uses_only
+from stages.language import count_words, foreign_words, language_share
 from stages.notation import MAX_CHARACTERS
+from stages.one_language import uses_only
 
 
 @pytest.mark.parametrize(
@@ -231,6 +232,8 @@ def test_the_short_cut_says_what_the_share_says() -> None:
             "`so`",
             "i a x",
             "don’t",
+            "so 5 × 3 ≈ π — then we see that 😀",
+            "naïve\u3099",
         ),
     )
     verdicts = set()
