@@ -19,7 +19,7 @@ from stages.engines import Sampling, load_engine
 from stages.filters import Funnel, TextRules
 from stages.judging import JudgeConfig, ModelConfig, load_judge
 from stages.problem_files import RowSource, read_lines
-from stages.rows import Split, has_split, iterate_rows, read_rows
+from stages.rows import Split, canonical_json, has_split, iterate_rows, read_rows
 from stages.supervised_files import SupervisedFile
 from stages.training.settings import SupervisedConfig
 
@@ -235,7 +235,7 @@ def sample_reasoning(
     chosen = select_domains(prompts, domains)
     origin = describe_origin(config, context)
     load = partial(load_sampler, config, context.inputs["policy"], context.runtime, origin, measure)
-    return sample_all(load, cut_shards(chosen, config.shard_prompts), context)
+    return sample_all(load, cut_shards(chosen, config.shard_prompts), context.scratch_dir / "shards", context)
 
 
 def load_sampler(
@@ -289,24 +289,38 @@ def collect_taught(
     config: SFTDataConfig, context: StepContext, prompts: Any, quotas: Mapping[str, int], measure: "Measure"
 ) -> list[Path]:
     """Shards of the teacher's answers: to general prompts without a demonstration, then to files of questions."""
-    from stages.candidates import Origin
-    from stages.sampling_rounds import Rounds
+    from stages.ngrams import hash_text
+    from stages.sampling_rounds import cut_shards, sample_all
     from stages.supervised import read_questions
-    from stages.teacher import TeacherSampler, ask_teacher, select_unanswered
+    from stages.teacher import select_unanswered
 
-    teacher = config.teacher
-    if not teacher:
+    if not config.teacher:
         return []
-    domains = [domain for domain in teacher.domains or config.general_shares if domain in quotas]
+    domains = [domain for domain in config.teacher.domains or config.general_shares if domain in quotas]
     asked = [(find_prompt_sources(context.inputs["prompts"]), select_unanswered(prompts, domains))]
     asked += [read_questions(file, context.output_dir) for file in config.supervised if not file.is_answered]
+    paths: list[Path] = []
+    for sources, questions in asked:
+        load = partial(load_teacher, config, config.teacher, context.runtime, sources, measure)
+        # Named by what is asked, so that questions which were changed meanwhile are asked anew.
+        folder = context.scratch_dir / TEACHER / f"{hash_text(canonical_json(questions.to_pylist())):016x}"
+        paths += sample_all(load, cut_shards(questions, config.shard_prompts), folder, context)
+    return paths
+
+
+def load_teacher(
+    config: SFTDataConfig, teacher: TeacherConfig, runtime: Runtime, sources: Mapping[str, str], measure: "Measure"
+) -> "Sampler":
+    from stages.candidates import Origin
+    from stages.sampling_rounds import Rounds
+    from stages.teacher import TeacherSampler
+
     path, sampling = Path(teacher.path), teacher.sampling
     policy = read_record(path).get("digest", path.name)
-    origin = Origin(TEACHER, {}, policy, teacher.engine, sampling.model_dump_json(), config.seed)
-    rounds = Rounds(sampling, sampling.n, config.shard_prompts, config.seed, config.rejected_per_reason)
-    engine = load_engine(teacher.engine, path, context.runtime)
-    sampler = TeacherSampler(engine, None, config.text, rounds, origin, measure, teacher.instruction)
-    return ask_teacher(sampler, asked, context.scratch_dir / TEACHER, context.progress)
+    origin = Origin(TEACHER, sources, policy, teacher.engine, sampling.model_dump_json(), config.seed)
+    rounds = Rounds(sampling, sampling.n, config.seed, config.rejected_per_reason)
+    engine = load_engine(teacher.engine, path, runtime)
+    return TeacherSampler(engine, None, config.text, rounds, origin, measure, teacher.instruction)
 
 
 def describe_set(

@@ -105,9 +105,8 @@ class Sampler:
         ]
 
 
-def sample_all(load: Load, shards: Sequence[pa.Table], context: StepContext) -> list[Path]:
-    """A file for each shard, in order; those that an earlier run published are taken as they are."""
-    folder = context.scratch_dir / "shards"
+def sample_all(load: Load, shards: Sequence[pa.Table], folder: Path, context: StepContext) -> list[Path]:
+    """A file for each shard, in order; those that an earlier run published in `folder` are taken as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     drop_partial(folder)
     names = [f"samples-{number:05d}" for number in range(len(shards))]

@@ -4,9 +4,8 @@ Paper: R1 v2 §3.3.1: V3 is prompted to think before it answers, but for simple 
 passes the filters of the text is taken: there is no answer to compare it with.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,8 +13,7 @@ import pyarrow.compute as pc
 from stages.contract import Progress
 from stages.filters import Candidate, find_fault_before_judging, find_fault_of_style
 from stages.judging import Verdict
-from stages.ngrams import hash_text
-from stages.rows import THINK_CLOSE, Prompt, canonical_json, join_completion, split_completion
+from stages.rows import THINK_CLOSE, Prompt, join_completion, split_completion
 from stages.sampling_rounds import Sampler, select_domains
 
 
@@ -53,18 +51,3 @@ def select_unanswered(prompts: pa.Table, domains: Sequence[str]) -> pa.Table:
     """Prompts of the domains that have no demonstration."""
     chosen = select_domains(prompts, domains)
     return chosen.filter(pc.equal(chosen["demonstration"], ""))
-
-
-def ask_teacher(
-    sampler: TeacherSampler, asked: Iterable[tuple[Mapping[str, str], pa.Table]], folder: Path, progress: Progress
-) -> list[Path]:
-    """Shards of answers to (where prompts come from by domain, prompts).
-
-    Each lot has a folder named by what is asked, so that questions which were changed meanwhile are asked anew.
-    """
-    paths: list[Path] = []
-    for sources, questions in asked:
-        name = f"{hash_text(canonical_json(questions.to_pylist())):016x}"
-        own = replace(sampler, origin=replace(sampler.origin, prompt_sources=sources))
-        paths += own.sample_all(questions, folder / name, progress)
-    return paths
