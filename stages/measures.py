@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 Value = float | None
-LOW_PERCENT, HIGH_PERCENT = 2.5, 97.5
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over problems with its 95 % bootstrap interval."""
+    """A mean over problems with its bootstrap interval, of 95 % unless another level was asked for."""
 
     mean: float
     low: float
@@ -73,13 +73,13 @@ def win_rate(score: float, opponents: Sequence[float]) -> Value:
     return mean_of(1.0 if score > other else 0.5 if score == other else 0.0 for other in opponents)
 
 
-def estimate(values: Iterable[Value], resamples: int, seed: int) -> Estimate | None:
+def estimate(values: Iterable[Value], resamples: int, seed: int, level: float = LEVEL) -> Estimate | None:
     """Mean over problems with its interval from `resamples` bootstraps; None if no problem can be judged."""
     every = list(values)
     judged = [value for value in every if value is not None]
     if not judged:
         return None
-    low, high = bootstrap_interval(judged, resamples, seed)
+    low, high = bootstrap_interval(judged, resamples, seed, level)
     return Estimate(sum(judged) / len(judged), low, high, len(judged), len(every) - len(judged))
 
 
@@ -91,11 +91,11 @@ def paired_difference(
     return estimate([None if a is None or b is None else b - a for a, b in pairs], resamples, seed)
 
 
-def bootstrap_interval(values: Sequence[float], resamples: int, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the mean. One resample at a time, so that memory stays at one copy."""
+def bootstrap_interval(values: Sequence[float], resamples: int, seed: int, level: float) -> tuple[float, float]:
+    """Percentile interval of the mean. One resample at a time, so that memory stays at one copy."""
     import numpy as np  # here, so that planning does not wait for it
 
     rng, sample = np.random.default_rng(seed), np.array(values, dtype=np.float64)
     means = [sample[rng.integers(sample.size, size=sample.size)].mean() for _ in range(resamples)]
-    low, high = np.percentile(means, [LOW_PERCENT, HIGH_PERCENT])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

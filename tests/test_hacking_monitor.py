@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stages.contract import Metrics, StepError
+from stages.measures import estimate
 from stages.reasoning_rl import ReasoningRLConfig
 from stages.rows import Prompt
 from stages.training.grpo import train_grpo
@@ -89,6 +90,21 @@ def test_a_fall_of_both_or_a_rise_of_both_is_no_hacking(
 ) -> None:
     metrics = train(micro_base, tmp_path, Scripted(scores, rewards), steps=4)
     assert metrics["steps"] == 4 and "hacked_at" not in metrics["monitor"]
+
+
+class Slipping(Scripted):
+    """Like the script, but the fifth reading loses four prompts of twenty."""
+
+    def score(self, texts: Sequence[str]) -> list[float | None]:
+        scores = super().score(texts)
+        return [0.0] * 4 + scores[4:] if len(self.seen) == 5 else scores
+
+
+def test_the_best_of_many_readings_is_partly_luck(micro_base: Path, tmp_path: Path) -> None:
+    alone = estimate([-0.5] * 4 + [0.0] * 16, resamples=4000, seed=0)
+    assert alone is not None and alone.high < 0
+    metrics = train(micro_base, tmp_path, Slipping([0.5], [0.1, 0.2, 0.3, 0.4, 0.5]))
+    assert len(metrics["monitor"]["readings"]) == 5 and "hacked_at" not in metrics["monitor"]
 
 
 def test_watching_changes_no_weight_and_answers_are_drawn_alike(micro_base: Path, tmp_path: Path) -> None:

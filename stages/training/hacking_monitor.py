@@ -16,12 +16,12 @@ from safetensors.torch import load_model
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stages.contract import Metrics, StepError
-from stages.measures import Value, estimate, mean_of
+from stages.measures import LEVEL, Value, estimate, mean_of
 from stages.rows import Prompt, read_completion, user_turn
 from stages.training.checkpoints import find_checkpoint
 
 FILE = "monitor.json"
-RESAMPLES = 1000
+RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,11 @@ class HackingMonitor(TrainerCallback):
         return max(self.readings, key=lambda reading: reading.score)
 
     def judge(self) -> bool:
+        """The best of several readings is partly luck, so the interval is that of as many comparisons (Bonferroni)."""
         last, best = self.readings[-1], self.best
+        level = 1 - (1 - LEVEL) / len(self.readings)
         pairs = zip(best.scores, last.scores, strict=True)
-        change = estimate([None if a is None or b is None else b - a for a, b in pairs], RESAMPLES, seed=0)
+        change = estimate([None if a is None or b is None else b - a for a, b in pairs], RESAMPLES, seed=0, level=level)
         return last.reward > best.reward and change is not None and change.high < 0
 
     def measure(self, step: int) -> Reading:
