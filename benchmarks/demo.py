@@ -21,7 +21,7 @@ from pipeline.store import Store
 from pipeline.supervisor import read_parent
 
 POLL_SECONDS = 0.25
-TIME_BAR, MEMORY_BAR = 35.0, 4.0
+TIME_BAR, MEMORY_BAR = 15.0, 4.0
 """Minutes and GB."""
 
 

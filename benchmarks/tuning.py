@@ -21,6 +21,8 @@ VARIATIONS = {
     "beta 0.01": ("beta=0.01",),
     "weight of language 0.3": ("reward_weights.language_consistency=0.3",),
     "150 steps": ("steps=150",),
+    "600 steps, learning rate 1e-4": ("steps=600", "learning_rate=1.0e-4"),
+    "450 steps, beta 0.02": ("steps=450", "beta=0.02"),
 }
 PAGE = """# Settings of the demo's reasoning RL
 
