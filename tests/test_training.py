@@ -252,8 +252,9 @@ def test_rollouts_on_a_cpu_stand_beside_their_prompts(micro_base: Path, tmp_path
     config = GRPO.model_copy(update={"reward_weights": {"think_format": 1.0}})
     arguments = make_arguments(config, micro_model.make_context(tmp_path))
     trainer = CompactGRPOTrainer(str(micro_base), [load_reward("think_format")], arguments, prompts)
-    # A nucleus of one token.
+    # A nucleus of one token, of a model that has more to say than a token or two.
     trainer.top_p = 1e-9
+    torch.nn.init.normal_(trainer.model.get_input_embeddings().weight)
     asked = [[5, 60, 61], [7, 80], [9, 100, 101, 102]]
     trainer.model.train()
     completions, _ = trainer._generate_single_turn([ids for ids in asked for _ in range(2)], None, {}, 2)
