@@ -127,8 +127,8 @@ def tell_dip(zero: Trained, cold: Trained, with_reward: Trained) -> str:
     ]
     return f"""## The dip after the cold start, and its recovery
 
-A few cold-start rows make the model readable and cost it accuracy beside R1-Zero; reasoning RL brings it back (paper,
-Table 3: R1-Zero, Dev1, Dev2).
+In the paper (Table 3: R1-Zero, Dev1, Dev2) a small cold start makes the model readable and costs it accuracy beside
+R1-Zero, and reasoning RL brings that back.
 
 | | pass@1, % | language consistency, % | format, % |
 |---|---|---|---|
@@ -146,8 +146,8 @@ def tell_hacking(start: Trained, hacked: Trained, watched: Trained) -> str:
     rewards = name_seeds(hacked.follow("rewards/helpful/mean"))
     return f"""## A hacked reward model, and the monitor that stops it
 
-Stage 4 with `{"`, `".join(LONG)}`: preference rewards from the first step on and far longer than the demo's, without
-a KL term (paper, §3.2.2: more steps of preference rewards lead to reward hacking). The helpful model's reward is
+Preference rewards from the first step on and far longer than the demo's, without a KL term (paper, §3.2.2: more steps of
+preference rewards lead to reward hacking): `{"`, `".join(LONG)}`. The helpful model's reward is
 {tell_rise(hacked.follow("rewards/helpful/mean"))}; helpfulness by the world's own rule is what no policy is trained on:
 
 | | helpfulness by rule, 0 to 10 | reasoning pass@1, % |
