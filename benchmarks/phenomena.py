@@ -146,8 +146,8 @@ def tell_hacking(start: Trained, hacked: Trained, watched: Trained) -> str:
     rewards = name_seeds(hacked.follow("rewards/helpful/mean"))
     return f"""## A hacked reward model, and the monitor that stops it
 
-Preference rewards from the first step on and far longer than the demo's, without a KL term (paper, §3.2.2: more steps of
-preference rewards lead to reward hacking): `{"`, `".join(LONG)}`. The helpful model's reward is
+Preference rewards from the first step on and far longer than the demo's, without a KL term (paper, §3.2.2: more steps
+of preference rewards lead to reward hacking): `{"`, `".join(LONG)}`. The helpful model's reward is
 {tell_rise(hacked.follow("rewards/helpful/mean"))}; helpfulness by the world's own rule is what no policy is trained on:
 
 | | helpfulness by rule, 0 to 10 | reasoning pass@1, % |
