@@ -6,6 +6,7 @@ Figures are of the test split at T = 1, intervals are 95 %: over problems, after
 all seeds; or over seeds (Student's t) for what is read from training logs.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -213,13 +214,21 @@ def save_intervals(name: str, title: str, arms: Mapping[str, Trained], column: s
 
 def save_plot(name: str, title: str, svg: str) -> str:
     """Writes a plot that stands by itself; the line of Markdown that shows it."""
-    style = Path(report.__file__).with_name("report.css").read_text(encoding="utf-8")
     opened, body = svg.split(">", 1)
     folder = DOCS / "phenomena"
     folder.mkdir(parents=True, exist_ok=True)
-    text = f'{opened} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{body}\n'
+    text = f'{opened} xmlns="http://www.w3.org/2000/svg"><style>{read_style()}</style>{body}\n'
     (folder / f"{name}.svg").write_text(text, encoding="utf-8")
     return f"![{title}](phenomena/{name}.svg)"
+
+
+def read_style() -> str:
+    """The report's rules for plots, without variables, which few programs but browsers know."""
+    sheet = Path(report.__file__).with_name("report.css").read_text(encoding="utf-8")
+    colors = dict(re.findall(r"(--[\w-]+): (#\w+);", sheet))
+    rules = LINE.join(line for line in sheet.splitlines() if line.startswith(("svg", ".c0", ".c4", ".fill")))
+    rules = f"svg text {{ font-family: sans-serif; }}{LINE}{rules}"
+    return re.sub(r"var\((--[\w-]+)\)", lambda found: colors[found[1]], rules)
 
 
 if __name__ == "__main__":
