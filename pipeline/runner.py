@@ -32,8 +32,8 @@ from stages.contract import ArtifactError, ConfigError, DataError, Runtime, Step
 POLL_SECONDS = 0.1
 LOG_LINES = 12
 PREEMPTED = 4
-KEEP_MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456"
 """Exit code of a child that was asked to stop, as stages/__main__.py documents."""
+KEEP_MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456"
 ERRORS = {error.__name__: error for error in (ConfigError, DataError, ArtifactError, StepError)}
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.ngrams import MULTIPLIER, hash_spans
-from stages.vocabulary import Hashes
+from stages.ngrams import hash_spans
+from stages.vocabulary import MULTIPLIER, Hashes
 
 SHINGLE = 5
 SLOTS = 128

@@ -8,10 +8,8 @@ import re
 
 import numpy as np
 
-from stages.vocabulary import Hashes, hash_bytes, load_vocabulary
+from stages.vocabulary import MULTIPLIER, Hashes, hash_bytes, load_vocabulary
 
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-"""Odd, so that multiplying loses nothing."""
 EASTERN = re.compile("[一-鿿぀-ヿ]")
 WORD = re.compile(r"[一-鿿぀-ヿ]|[^\W一-鿿぀-ヿ]+")
 SIGNS = re.compile(r"[^\x00-\x7f\w]+")

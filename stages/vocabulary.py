@@ -24,6 +24,7 @@ SLOT_BITS = 20
 PART = 8
 """Bytes of a word in one integer."""
 MULTIPLIER, MULTIPLIER_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+"""Odd, so that multiplying loses nothing."""
 SHIFT = np.uint64(64 - SLOT_BITS)
 MASKS = np.array([2 ** (8 * length) - 1 for length in range(PART + 1)], np.uint64)
 """The first bytes of an integer."""

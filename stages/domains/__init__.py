@@ -20,6 +20,7 @@ import importlib
 import pkgutil
 import random
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal, Protocol, cast
 
 from stages.contract import ConfigError
@@ -47,6 +48,7 @@ def domain_names() -> list[str]:
     return sorted(name.removesuffix("_domain") for name in modules if name.endswith("_domain"))
 
 
+@cache
 def load_domain(name: str) -> Domain:
     """The domain with this id. Raises ConfigError naming those that exist."""
     if name not in domain_names():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Encoding, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import Module
 from torch.utils.data import Dataset
 from transformers import (
@@ -171,14 +171,18 @@ def encode_documents(
     documents: Sequence[str], tokenizer: PreTrainedTokenizerFast
 ) -> tuple[list[list[int]], list[list[int]]]:
     """(tokens, labels) of each document; labels are IGNORED up to where its thoughts begin."""
-    questions = [document.partition(THOUGHTS)[0] + THOUGHTS if THOUGHTS in document else "" for document in documents]
-    skipped = [len(tokens) for tokens in tokenizer(questions, add_special_tokens=False)["input_ids"]]
-    tokens = [
-        [*encoded, tokenizer.eos_token_id]
-        for encoded in tokenizer(list(documents), add_special_tokens=False)["input_ids"]
-    ]
+    encoded = tokenizer.backend_tokenizer.encode_batch(list(documents), add_special_tokens=False)
+    tokens = [[*document.ids, tokenizer.eos_token_id] for document in encoded]
+    skipped = [count_question(text, document) for text, document in zip(documents, encoded, strict=True)]
     labels = [[IGNORED] * skip + document[skip:] for skip, document in zip(skipped, tokens, strict=True)]
     return tokens, labels
+
+
+def count_question(document: str, encoded: Encoding) -> int:
+    """Tokens before the document's thoughts; 0 if it has none."""
+    question, marker, _ = document.partition(THOUGHTS)
+    first = encoded.char_to_token(len(question + marker)) if marker else 0
+    return len(encoded.ids) if first is None else first
 
 
 def pack(lengths: Sequence[int], block: int, open_blocks: int = 64) -> list[list[int]]:
