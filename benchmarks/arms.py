@@ -1,6 +1,7 @@
 """Variations of the demo, trained and evaluated over seeds.
 
-They run in the demo's own project, so what the demo has made is used and a second call makes nothing.
+They run in the demo's own project, so what the demo has made is used and a second call makes nothing. Each step has
+one thread, so that figures do not depend on the number of cores.
 """
 
 import subprocess
@@ -89,7 +90,7 @@ def train_seed(arm: Arm, seed: int) -> tuple[Artifact, Artifact]:
     overrides = arm.overrides(seed)
     print(f"{arm.name}, seed {seed}", flush=True)
     settings = [part for override in overrides for part in ("--set", override)]
-    command = [sys.executable, "-m", "pipeline", "run", str(CONFIG), "--local", *settings]
+    command = [sys.executable, "-m", "pipeline", "run", str(CONFIG), "--local", "--set", "runtime.threads=1", *settings]
     subprocess.run([*command, "--until", f"evaluate_{arm.step}"], check=True, stdout=subprocess.DEVNULL)
     profile = load_profile(CONFIG, overrides, R1)
     chosen = report.choose_artifacts(profile, Store(ARTIFACTS, profile.project))
