@@ -30,7 +30,7 @@ from stages.rows import (
     user_turn,
     write_rows,
 )
-from stages.training.settings import ReinforcementConfig, RewardModelConfig
+from stages.training.settings import ReinforcementConfig, RewardModelConfig, RewardRefresh
 
 
 class HelpfulPairsConfig(StepConfig):
@@ -77,6 +77,8 @@ class AllScenarioRLConfig(ReinforcementConfig):
     """Dev prompts that are answered at each checkpoint to see whether a reward model is hacked; 0 = not watched."""
     on_hacking: Literal["stop", "roll_back"] = "roll_back"
     """What happens then: the step fails, or its best checkpoint is published."""
+    reward_refresh: RewardRefresh | None = None
+    """Trains the helpful reward model further on the policy's answers; works in one process."""
     preference_share: float = Field(default=400 / 1700, gt=0, le=1)
     """Last part of the steps, in which `shares` hold; before it there are rule-rewarded prompts alone (R1 v2
     §3.2.2: preference rewards only in the last 400 of 1,700 steps, since more of them led to reward hacking)."""
@@ -86,12 +88,7 @@ def make_helpful_pairs(config: HelpfulPairsConfig, context: StepContext) -> Metr
     prompts = pick_prompts(context, "helpful", config.prompts, config.seed)
     engine = load_engine(config.engine, context.inputs["policy"], context.runtime)
     groups = engine.sample([p.question for p in prompts], config.sampling, config.seed, context.progress)
-    judged = [
-        pair
-        for prompt, group in zip(prompts, groups, strict=True)
-        for pair in judge_group(prompt, [completion.text for completion in group], config)
-    ]
-    kept = [pair for pair in judged if pair["difference"] > config.min_difference]
+    judged, kept = judge_groups(prompts, [[completion.text for completion in group] for group in groups], config)
     rows = balance_lengths(kept)
     if not rows:
         raise DataError(
@@ -109,6 +106,15 @@ def pick_prompts(context: StepContext, source: RewardSource, count: int, seed: i
         raise DataError(f"the train split has no prompts of the {source} set; expected at least one")
     domain_rng(seed, source, "prompts").shuffle(prompts)
     return prompts[:count]
+
+
+def judge_groups(
+    prompts: Sequence[Prompt], groups: Sequence[Sequence[str]], config: HelpfulPairsConfig
+) -> tuple[list[Row], list[Row]]:
+    """(all judged pairs, those that differ clearly) of the answers to each prompt."""
+    asked = zip(prompts, groups, strict=True)
+    judged = [pair for prompt, texts in asked for pair in judge_group(prompt, texts, config)]
+    return judged, [pair for pair in judged if pair["difference"] > config.min_difference]
 
 
 def judge_group(prompt: Prompt, texts: Sequence[str], config: HelpfulPairsConfig) -> list[Row]:
@@ -196,10 +202,8 @@ def train_all_scenario_rl(config: AllScenarioRLConfig, context: StepContext) -> 
     from stages.training.hacking_monitor import Watch
     from stages.training.reward_model import RewardModel
 
-    learned: dict[str, Any] = {
-        source: PreferenceReward(source, RewardModel(context.inputs[f"{source}_reward_model"], context).score)
-        for source in get_args(Preference)
-    }
+    models = {source: RewardModel(context.inputs[f"{source}_reward_model"], context) for source in get_args(Preference)}
+    learned: dict[str, Any] = {source: PreferenceReward(source, model.score) for source, model in models.items()}
     rewards = {name: learned[name] if name in learned else load_reward(name) for name in config.reward_weights}
     prompts = mix_prompts(read_prompts(context.inputs["prompts"], "train"), config)
     dev = pick_dev_prompts(context, config)
@@ -209,7 +213,32 @@ def train_all_scenario_rl(config: AllScenarioRLConfig, context: StepContext) -> 
         lambda texts: average_reward(dev, texts, list(learned.values())),
         config.on_hacking,
     )
-    return train_grpo(context.inputs["policy"], prompts, rewards, config, context, watch=watch if dev else None)
+    return train_grpo(
+        context.inputs["policy"],
+        prompts,
+        rewards,
+        config,
+        context,
+        watch=watch if dev else None,
+        refresh=plan_refresh(models["helpful"], config, context),
+    )
+
+
+def plan_refresh(model: Any, config: AllScenarioRLConfig, context: StepContext) -> Any:
+    """When and on what the helpful reward model learns from the policy's answers; None if it does not."""
+    from stages.training.reward_refresh import Refresh
+
+    if config.reward_refresh is None:
+        return None
+    prompts = pick_prompts(context, "helpful", config.reward_refresh.prompts, config.seed)
+    return Refresh(
+        config.reward_refresh,
+        model,
+        [prompt.question for prompt in prompts],
+        lambda groups: balance_lengths(judge_groups(prompts, groups, HelpfulPairsConfig())[1]),
+        read_rows(context.inputs["pairs"], "train"),
+        config.num_generations,
+    )
 
 
 def pick_dev_prompts(context: StepContext, config: AllScenarioRLConfig) -> list[Prompt]:
@@ -291,5 +320,6 @@ STEPS = (
         },
         AllScenarioRLConfig,
         train_all_scenario_rl,
+        choose_inputs=lambda config: {"pairs": "helpful_pairs"} if config.reward_refresh else {},
     ),
 )

@@ -13,19 +13,21 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from stages.reasoning_rl import ReasoningRLConfig
 from stages.rewards import load_reward
-from stages.rows import assistant_turn, user_turn
+from stages.rows import Row, assistant_turn, completion_text, user_turn
 from stages.training.checkpoints import newest_checkpoint, read_log
 from stages.training.grpo import train_grpo
 from stages.training.hacking_monitor import Watch
-from stages.training.reward_model import train_pairwise, train_pointwise
-from stages.training.settings import RewardModelConfig
+from stages.training.reward_model import RewardModel, train_pairwise, train_pointwise
+from stages.training.reward_refresh import Refresh
+from stages.training.settings import RewardModelConfig, RewardRefresh
 from tests import micro_model
 
 GRPO = ReasoningRLConfig(
@@ -38,33 +40,52 @@ GRPO = ReasoningRLConfig(
     learning_rate=1e-3,
     max_completion_length=24,
     save_steps=2,
+    reward_weights={"accuracy": 1.0, "think_format": 1.0, "language_consistency": 1.0, "please": 1.0},
 )
 REWARD_MODEL = RewardModelConfig(epochs=50, batch_size=8, learning_rate=3e-3, max_length=384, held_out=0.2)
+REFRESH = RewardRefresh(steps=5, training=REWARD_MODEL.model_copy(update={"epochs": 2}))
 
 
 def train_by_rl(base: Path, folder: Path) -> None:
-    rewards = {name: load_reward(name) for name in GRPO.reward_weights}
+    rewards = {name: load_reward(name) for name in GRPO.reward_weights if name != "please"}
     prompts, context = micro_model.make_prompts("math", 24), micro_model.make_context(folder)
     watch = Watch(micro_model.make_prompts("math", 4, "dev"), lambda texts: [1.0] * len(texts), lambda texts: 1.0)
-    train_grpo(base, prompts, rewards, GRPO, context, watch=watch)
+    model = RewardModel(folder.parent / "reward_model" / "output", context)
+
+    def please(completions: Sequence[Any], prompts: Sequence[Any], **columns: Any) -> list[float | None]:
+        asked = [prompt[-1]["content"] for prompt in prompts]
+        return list(model.score(asked, [completion_text(completion) for completion in completions]))
+
+    refresh = Refresh(REFRESH, model, [prompt.question for prompt in prompts], prefer_longer, make_pairs(), 4)
+    train_grpo(base, prompts, {**rewards, "please": please}, GRPO, context, watch=watch, refresh=refresh)
+
+
+def prefer_longer(groups: Sequence[Sequence[str]]) -> list[Row]:
+    pairs = [sorted(set(texts), key=len) for texts in groups]
+    return [
+        {"prompt": user_turn(f"{n}?"), "chosen": assistant_turn(texts[-1]), "rejected": assistant_turn(texts[0])}
+        for n, texts in enumerate(pairs)
+    ]
 
 
 def train_by_example(base: Path, folder: Path) -> None:
     micro_model.train(base, folder, 400)
 
 
-def train_on_pairs(base: Path, folder: Path) -> None:
-    prompts = micro_model.make_prompts("math", 40)
-    rows = [
+def make_pairs() -> list[Row]:
+    return [
         {
             "id": p.id,
             "prompt": user_turn(p.question),
             "chosen": assistant_turn("Yes."),
             "rejected": assistant_turn("No!"),
         }
-        for p in prompts
+        for p in micro_model.make_prompts("math", 40)
     ]
-    train_pairwise(base, rows, REWARD_MODEL, micro_model.make_context(folder))
+
+
+def train_on_pairs(base: Path, folder: Path) -> None:
+    train_pairwise(base, make_pairs(), REWARD_MODEL, micro_model.make_context(folder))
 
 
 def train_on_labels(base: Path, folder: Path) -> None:
@@ -136,6 +157,8 @@ def compare(whole: Outcome, broken: Outcome) -> None:
 
 def main(kind: str, base: Path, folder: Path, kills: int) -> None:
     torch.set_num_threads(1)
+    if kind == "grpo":
+        train_on_pairs(base, folder / "reward_model")
     began = time.monotonic()
     _, status = os.waitpid(start(lambda: KINDS[kind](base, folder / "whole")), 0)
     if status:

@@ -11,7 +11,8 @@ import pytest
 def test_a_killed_training_ends_with_the_same_weights_and_log(
     micro_base: Path, tmp_path: Path, kind: str, kills: int
 ) -> None:
-    """Steps of RL cross three replacements of the reference model, those of the others ends of epochs."""
+    """Steps of RL cross three replacements of the reference model and two refreshes of the reward model, those of the
+    others ends of epochs."""
     command = [sys.executable, "-m", "tests.killed_training", kind, str(micro_base), str(tmp_path), str(kills)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -65,27 +65,27 @@ def newest_checkpoint(scratch_dir: Path, usable: Callable[[int], bool] = lambda 
     return None
 
 
-class KeepReference(TrainerCallback):
-    """Keeps the reference model with each checkpoint; the trainer would start again from the first one.
+class KeepModel(TrainerCallback):
+    """Keeps another model than the policy with each checkpoint; the trainer would start again from the first one.
 
-    Whole weights in one process: not for a reference that is cut into shards.
+    Whole weights in one process: not for a model that is cut into shards.
     """
 
-    def __init__(self, reference: PreTrainedModel) -> None:
-        self.reference = reference
+    def __init__(self, model: PreTrainedModel, name: str) -> None:
+        self.model, self.name = model, name
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.global_step:
-            load_model(self.reference, self.path(args, state))
+            load_model(self.model, self.path(args, state))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            save_model(self.reference, str(self.path(args, state)))
+            save_model(self.model, str(self.path(args, state)))
 
     def path(self, args: TrainingArguments, state: TrainerState) -> Path:
-        return find_checkpoint(args, state.global_step) / "reference.safetensors"
+        return find_checkpoint(args, state.global_step) / f"{self.name}.safetensors"
 
 
 class LogMetrics(TrainerCallback):

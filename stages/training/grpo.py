@@ -6,6 +6,7 @@ group's standard deviation, the learning rate constant after warm-up.
 """
 
 import math
+import os
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from stages.contract import ConfigError, DataError, Metrics, StepContext, StepEr
 from stages.rows import Prompt, Row, assistant_turn, completion_text, read_completion, user_turn
 from stages.training.checkpoints import (
     LOG_STEPS,
-    KeepReference,
+    KeepModel,
     LogLine,
     choose_device,
     run_trainer,
@@ -32,6 +33,7 @@ from stages.training.checkpoints import (
 from stages.training.grpo_trainer import CompactGRPOTrainer
 from stages.training.hacking_monitor import HackingMonitor, Watch
 from stages.training.monitoring import RewardFunction, monitor_rewards
+from stages.training.reward_refresh import Refresh, RefreshReward
 from stages.training.settings import ReinforcementConfig
 
 
@@ -43,15 +45,19 @@ def train_grpo(
     context: StepContext,
     chat_template: str = "",
     watch: Watch | None = None,
+    refresh: Refresh | None = None,
 ) -> Metrics:
     """Trains `policy` on the prompts in their order; `rewards` are summed with `config.reward_weights`.
 
     `chat_template` takes the place of the policy's own and goes with the checkpoint. Where `watch` shows that the
     reward models are hacked, training ends: with the best checkpoint, or with StepError, as `watch.on_hacking` says.
+    `refresh` says when and on what a reward model learns from the policy's answers.
     """
     set_seed(config.seed)
     if config.vllm and choose_device(context) == "cpu":
         raise ConfigError("vllm: true rolls out on a GPU, and this step runs on a CPU; expected vllm: false there")
+    if refresh and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("reward_refresh trains the reward model in one process; expected a step without a launcher")
     tokenizer = AutoTokenizer.from_pretrained(policy)
     tokenizer.chat_template = chat_template or tokenizer.chat_template
     rendered = str(tokenizer.apply_chat_template(user_turn("?"), add_generation_prompt=True, tokenize=False))
@@ -65,10 +71,13 @@ def train_grpo(
         ratio=config.ratio,
     )
     if trainer.ref_model is not None:
-        trainer.add_callback(KeepReference(trainer.ref_model))
+        trainer.add_callback(KeepModel(trainer.ref_model, "reference"))
     monitor = HackingMonitor(trainer, tokenizer, watch) if watch else None
     if monitor:
         trainer.add_callback(monitor)
+    if refresh:
+        trainer.add_callback(KeepModel(refresh.model.model, "reward_model"))
+        trainer.add_callback(RefreshReward(trainer, tokenizer, refresh, monitor))
     log = run_trainer(trainer, context, config.minibatches, lambda: monitor is not None and monitor.is_hacked)
     metrics = summarise_log(log, config)
     if monitor:
@@ -163,6 +172,7 @@ SUMMARISED = (
     "completions/mean_length",
     "completions/clipped_ratio",
 )
+REFRESH = "reward_refresh/"
 SUMMARISED_PARTS = re.compile(r"rewards/.*/mean|accuracy/.*|reflection/.*|sampling/.*")
 
 
@@ -179,7 +189,12 @@ def summarise_log(log: Sequence[LogLine], config: ReinforcementConfig) -> Metric
         values = [value for line in tail if (value := line.get(name)) is not None]
         if values and (name in SUMMARISED or SUMMARISED_PARTS.fullmatch(name)):
             metrics[name] = sum(values) / len(values)
-    return metrics
+    refreshes = [
+        {"step": line["step"], **{name.removeprefix(REFRESH): line[name] for name in line if name.startswith(REFRESH)}}
+        for line in log
+        if f"{REFRESH}pairs" in line
+    ]
+    return {**metrics, "reward_refreshes": refreshes} if refreshes else metrics
 
 
 def permute_rewards(reward: RewardFunction, seed: int) -> RewardFunction:

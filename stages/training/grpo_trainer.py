@@ -6,7 +6,7 @@ with its logits too. With prompts and answers of mixed length that is most of a 
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Qwen3ForCausalLM, TrainerCallback
+from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM, TrainerCallback
 from trl import GRPOTrainer
 
 from stages.contract import StepError
 from stages.engines import name_draws
 from stages.engines.decoder import Decoder, Draw, can_decode, draw_uniforms
+from stages.rows import read_completion, user_turn
 from stages.training.compact import group_by_length
 from stages.training.objective import compute_output_loss
 
@@ -216,6 +217,22 @@ class CompactGRPOTrainer(GRPOTrainer):
         for name, value in shown.items():
             self._metrics["train"][name].append(value)
         return loss / self.current_gradient_accumulation_steps
+
+
+def sample_policy(
+    trainer: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], num_generations: int, seed: int
+) -> list[list[str]]:
+    """Completions of each question as the trainer draws them; the random numbers of training stay as they were."""
+    turns = [user_turn(question) for question in questions for _ in range(num_generations)]
+    texts = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    asked = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokens, _ = trainer._generate_single_turn(asked, None, {}, num_generations)
+    trainer.drawn = None
+    written = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    completions = [read_completion(text, completion) for text, completion in zip(texts, written, strict=True)]
+    return [completions[start : start + num_generations] for start in range(0, len(completions), num_generations)]
 
 
 def select_rows(inputs: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]:

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors.torch import load_model
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stages.contract import Metrics, StepError
 from stages.measures import LEVEL, Value, estimate, mean_of
-from stages.rows import Prompt, read_completion, user_turn
+from stages.rows import Prompt
 from stages.training.checkpoints import find_checkpoint
+from stages.training.grpo_trainer import sample_policy
 
 FILE = "monitor.json"
 RESAMPLES = 4000
@@ -54,8 +54,6 @@ class HackingMonitor(TrainerCallback):
 
     def __init__(self, trainer: Any, tokenizer: PreTrainedTokenizerBase, watch: Watch) -> None:
         self.trainer, self.watch = trainer, watch
-        turns = [user_turn(prompt.question) for prompt in watch.prompts]
-        self.texts = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         self.tokenizer, self.readings = tokenizer, list[Reading]()
         self.is_hacked = False
         """Whether the last reading has more reward than the best one, and a score below it beyond chance."""
@@ -102,14 +100,13 @@ class HackingMonitor(TrainerCallback):
         return reading
 
     def sample(self) -> list[str]:
-        """One completion of each prompt, drawn alike each time; the random numbers of training stay as they were."""
-        asked = self.tokenizer(self.texts, add_special_tokens=False)["input_ids"]
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            tokens, _ = self.trainer._generate_single_turn(asked, None, {}, 1)
-        self.trainer.drawn = None
-        written = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [read_completion(text, completion) for text, completion in zip(self.texts, written, strict=True)]
+        """One completion of each prompt, drawn alike each time."""
+        questions = [prompt.question for prompt in self.watch.prompts]
+        return [text for (text,) in sample_policy(self.trainer, self.tokenizer, questions, 1, seed=0)]
+
+    def restart(self, step: int) -> None:
+        """Begins again after a step: rewards of another reward model are not to be compared with those before."""
+        self.readings = [self.measure(step)]
 
     def settle(self, policy: Path) -> Metrics:
         """What was seen. Hacked, the model gets its best weights back (`policy` is what training began from), or the

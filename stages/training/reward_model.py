@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.nn.functional import logsigmoid
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -24,6 +25,9 @@ from stages.rows import Row, assistant_turn, user_turn
 from stages.training.checkpoints import choose_device, run_trainer, save_policy, shared_arguments
 from stages.training.settings import RewardModelConfig
 
+CENTERING = 0.01
+"""Keeps scores around 0, where the sigmoid that RL sees is steep."""
+
 
 class RewardModel:
     """A published reward model that scores responses in (0, 1)."""
@@ -39,6 +43,22 @@ class RewardModel:
         texts = [render(self.tokenizer, q, r) for q, r in zip(questions, responses, strict=True)]
         return torch.sigmoid(score_texts(self.model, self.tokenizer, texts)).tolist()
 
+    def learn(self, pairs: Sequence[Row], config: RewardModelConfig) -> None:
+        """Trains on in the order of the pairs. Not with a trainer: one inside of GRPO's would share its random numbers
+        and accelerate's gradient state."""
+        texts = list(zip(*(_texts(self.tokenizer, pairs, column) for column in ("chosen", "rejected")), strict=True))
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=0.0)
+        for _ in range(max(1, round(config.epochs))):
+            for start in range(0, len(texts), config.batch_size):
+                better, worse = (
+                    read_texts(self.model, self.tokenizer, part)
+                    for part in zip(*texts[start : start + config.batch_size], strict=True)
+                )
+                loss = -logsigmoid(better - worse).mean() + CENTERING * (better + worse).square().mean()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
+
 
 def render(tokenizer: PreTrainedTokenizerBase, question: str, response: str) -> str:
     return str(tokenizer.apply_chat_template(user_turn(question) + assistant_turn(response), tokenize=False))
@@ -49,13 +69,15 @@ def score_texts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], batch_size: int = 256
 ) -> torch.Tensor:
     """Logits, one per text."""
-    logits = []
-    for start in range(0, len(texts), batch_size):
-        batch = tokenizer(
-            texts[start : start + batch_size], padding=True, return_tensors="pt", add_special_tokens=False
-        )
-        logits.append(model(**batch.to(model.device)).logits[:, 0].float().cpu())
-    return torch.cat(logits)
+    starts = range(0, len(texts), batch_size)
+    return torch.cat([read_texts(model, tokenizer, texts[start : start + batch_size]).cpu() for start in starts])
+
+
+def read_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor:
+    """Logits, one per text, in one pass."""
+    batch = tokenizer(list(texts), padding=True, return_tensors="pt", add_special_tokens=False)
+    logits: torch.Tensor = model(**batch.to(model.device)).logits[:, 0].float()
+    return logits
 
 
 def split_held_out(rows: Sequence[Row], config: RewardModelConfig) -> tuple[list[Row], list[Row]]:
@@ -105,15 +127,14 @@ def train_pairwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig,
         args=RewardConfig(
             **_arguments(config, context),
             max_length=config.max_length,
-            # Keeps scores around 0, where the sigmoid that RL sees is steep.
-            center_rewards_coefficient=0.01,
+            center_rewards_coefficient=CENTERING,
         ),
         train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "chosen", "rejected")} for row in train]),
         processing_class=tokenizer,
     )
     run_trainer(trainer, context)
     save_policy(model, tokenizer, context.output_dir)
-    agreement = _pair_agreement(model, tokenizer, held_out)
+    agreement = agree_on_pairs(model, tokenizer, held_out)
     counts = {"pairs": len(train), "held_out": len(held_out), "too_long": len(rows) - len(fitting)}
     return {**counts, "agreement": agreement}
 
@@ -155,7 +176,7 @@ def _texts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], column: str 
     return [render(tokenizer, row["prompt"][-1]["content"], row[column][-1]["content"]) for row in rows]
 
 
-def _pair_agreement(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> float:
+def agree_on_pairs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> float:
     """Share of held-out pairs whose chosen answer scores higher."""
     chosen, rejected = (
         score_texts(model.eval(), tokenizer, _texts(tokenizer, rows, column)) for column in ("chosen", "rejected")

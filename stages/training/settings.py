@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stages.contract import StepConfig
 
@@ -74,6 +74,21 @@ class RewardModelConfig(StepConfig):
     """Longest prompt + response, in tokens (paper: 8,192)."""
     held_out: float = Field(default=0.1, gt=0, lt=1)
     """Share of the prompts kept out of training to measure agreement."""
+
+
+class RewardRefresh(BaseModel):
+    """The helpful reward model trained further on the policy's own answers (DeepSeekMath, algorithm 1)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    steps: int = Field(default=400, ge=1)
+    """Optimiser steps of the policy from one refresh to the next."""
+    prompts: int = Field(default=2000, ge=1)
+    """Helpful train prompts that the policy answers for one, each `num_generations` times."""
+    replay_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of its pairs that are those the reward model was first trained on (DeepSeekMath: 10 %)."""
+    training: RewardModelConfig = RewardModelConfig()
+    """How it is trained on them."""
 
 
 class ReinforcementConfig(StepConfig):

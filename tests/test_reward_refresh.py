@@ -1,0 +1,138 @@
+"""A reward model that learns from the policy's answers: on what, when, and that nobody else notices."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.all_scenario_rl import AllScenarioRLConfig, plan_refresh
+from stages.contract import ConfigError, StepContext
+from stages.reasoning_rl import ReasoningRLConfig
+from stages.rows import Row, assistant_turn, completion_text, user_turn, write_rows
+from stages.training.checkpoints import read_log
+from stages.training.grpo import train_grpo
+from stages.training.hacking_monitor import Watch
+from stages.training.reward_model import RewardModel, train_pairwise
+from stages.training.reward_refresh import Refresh
+from stages.training.settings import RewardModelConfig, RewardRefresh
+from tests import micro_model
+
+CONFIG = ReasoningRLConfig(
+    steps=6,
+    prompts_per_step=2,
+    num_generations=2,
+    minibatches=1,
+    beta=0.0,
+    learning_rate=1e-3,
+    max_completion_length=12,
+    save_steps=2,
+    reward_weights={"please": 1.0},
+)
+TRAINING = RewardModelConfig(epochs=4, batch_size=8, learning_rate=3e-3, max_length=384, held_out=0.25)
+QUESTIONS = [f"Question {number}?" for number in range(24)]
+
+
+def compare(better: str, worse: str) -> list[Row]:
+    return [
+        {"prompt": user_turn(question), "chosen": assistant_turn(better), "rejected": assistant_turn(worse)}
+        for question in QUESTIONS
+    ]
+
+
+@pytest.fixture(scope="module")
+def reward_model(micro_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Finds "No." worse than "Yes yes."."""
+    context = micro_model.make_context(tmp_path_factory.mktemp("reward_model"))
+    train_pairwise(micro_base, compare("Yes yes.", "No."), TRAINING.model_copy(update={"epochs": 16}), context)
+    return context.output_dir
+
+
+class Judge:
+    """Has learnt better than the reward model: "No." is the better answer, whatever the policy says."""
+
+    def __init__(self) -> None:
+        self.seen: list[Sequence[Sequence[str]]] = []
+
+    def __call__(self, groups: Sequence[Sequence[str]]) -> list[Row]:
+        self.seen.append(groups)
+        return compare("No.", "Yes yes.")
+
+
+def train(base: Path, reward_model: Path, folder: Path, judge: Judge, every: int = 4, **named: Any) -> list[Any]:
+    context = micro_model.make_context(folder)
+    model = RewardModel(reward_model, context)
+
+    def please(completions: Sequence[Any], prompts: Sequence[Any], **columns: Any) -> list[float | None]:
+        asked = [prompt[-1]["content"] for prompt in prompts]
+        return list(model.score(asked, [completion_text(completion) for completion in completions]))
+
+    config = RewardRefresh(steps=every, replay_share=0.1, training=TRAINING)
+    refresh = Refresh(config, model, QUESTIONS, judge, compare("Yes yes.", "No."), num_generations=2)
+    prompts = micro_model.make_prompts("math", 40)
+    metrics = train_grpo(base, prompts, {"please": please}, CONFIG, context, refresh=refresh, **named)
+    return [metrics, read_log(context.output_dir / "training_log.jsonl"), model]
+
+
+def test_the_reward_model_learns_what_the_judge_says_of_the_policys_answers(
+    micro_base: Path, reward_model: Path, tmp_path: Path
+) -> None:
+    judge = Judge()
+    metrics, _, model = train(micro_base, reward_model, tmp_path, judge)
+    assert [len(groups) for groups in judge.seen] == [24] and all(len(group) == 2 for group in judge.seen[0])
+    # 18 of 24 pairs are trained on, and 2 old ones make a tenth of them.
+    assert metrics["reward_refreshes"] == [{"step": 4, "pairs": 20, "agreement_before": 0, "agreement_after": 1}]
+    no, yes = model.score(QUESTIONS[:1] * 2, ["No.", "Yes yes."])
+    assert no > yes
+
+
+def test_a_refresh_leaves_the_random_numbers_of_training_alone(
+    micro_base: Path, reward_model: Path, tmp_path: Path
+) -> None:
+    """What is drawn before and right after it is drawn alike in a run that has none."""
+    _, with_refresh, _ = train(micro_base, reward_model, tmp_path / "with", Judge())
+    _, without, _ = train(micro_base, reward_model, tmp_path / "without", Judge(), every=400)
+    lengths, rewards = (
+        [[line[name] for line in log if name in line] for log in (with_refresh, without)]
+        for name in ("completions/mean_length", "reward")
+    )
+    assert lengths[0][:5] == lengths[1][:5] and len(set(lengths[0])) > 1
+    assert rewards[0][:4] == rewards[1][:4] and rewards[0][4] != rewards[1][4]
+
+
+def test_the_monitor_begins_again_with_the_new_reward_model(
+    micro_base: Path, reward_model: Path, tmp_path: Path
+) -> None:
+    """Scores fall and rewards rise over the refresh: of two reward models, which tells nothing."""
+    dev = micro_model.make_prompts("greetings", 20, "dev")
+    scores, rewards = iter([0.9, 0.9, 0.9, 0.1, 0.1]), iter([0.1, 0.1, 0.1, 0.8, 0.8])
+    watch = Watch(dev, lambda texts: [next(scores)] * len(texts), lambda texts: next(rewards))
+    metrics, _, _ = train(micro_base, reward_model, tmp_path, Judge(), watch=watch)
+    assert [reading["step"] for reading in metrics["monitor"]["readings"]] == [4, 6]
+    assert "hacked_at" not in metrics["monitor"]
+
+
+def test_several_processes_are_refused(
+    micro_base: Path, reward_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="reward_refresh trains the reward model in one process"):
+        train(micro_base, reward_model, tmp_path, Judge())
+
+
+def test_stage_4_judges_helpful_prompts_by_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = micro_model.make_prompts("factual_qa", 12)
+    write_rows([prompt.to_row() for prompt in facts], tmp_path / "prompts", "train")
+    write_rows(compare("a", "b"), tmp_path / "pairs", "train")
+    context = StepContext({"prompts": tmp_path / "prompts", "pairs": tmp_path / "pairs"}, tmp_path, tmp_path)
+    config = AllScenarioRLConfig(reward_refresh=RewardRefresh(prompts=8), num_generations=4)
+    assert plan_refresh(None, AllScenarioRLConfig(), context) is None
+    refresh = plan_refresh(None, config, context)
+    assert len(refresh.questions) == 8 and refresh.num_generations == 4 and len(refresh.replay) == len(QUESTIONS)
+    right = {prompt.question: prompt.demonstration for prompt in facts}
+    answers = [
+        [right[question], f"<think>\n</think>\n{'No idea. ' * (n % 2 * 20)}"]
+        for n, question in enumerate(refresh.questions)
+    ]
+    pairs = refresh.judge(answers)
+    assert pairs and all(pair["difference"] > 1 for pair in pairs)
