@@ -93,6 +93,8 @@ def test_a_broken_off_pretraining_goes_on_to_the_same_weights(
     def break_off(*arguments: Any) -> None:
         raise Broken
 
+    passes = MagicMock(wraps=AnswerTrainer.training_step)
+    monkeypatch.setattr(AnswerTrainer, "training_step", lambda *arguments: passes(*arguments))
     context = micro_model.make_context(tmp_path)
     with monkeypatch.context() as patched, pytest.raises(Broken):
         patched.setattr(pretraining, "SAVE_STEPS", 5)
@@ -101,10 +103,9 @@ def test_a_broken_off_pretraining_goes_on_to_the_same_weights(
     saved = sorted(int(folder.name.partition("-")[2]) for folder in context.scratch_dir.glob("checkpoint-*"))
     for newer in saved[1:]:
         shutil.rmtree(context.scratch_dir / f"checkpoint-{newer}")
-    steps = MagicMock(wraps=AnswerTrainer.training_step)
-    monkeypatch.setattr(AnswerTrainer, "training_step", lambda *arguments: steps(*arguments))
+    whole = passes.call_count
     make_base_model(micro_model.BASE, context)
-    assert steps.call_count == saved[-1] - saved[0]
+    assert len(saved) > 1 and passes.call_count - whole <= whole * (saved[-1] - saved[0]) / saved[-1]
     resumed, unbroken = micro_model.read_weights(context.output_dir), micro_model.read_weights(micro_base)
     assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
 
