@@ -67,7 +67,7 @@ def train(base: Path, reward_model: Path, folder: Path, judge: Judge, every: int
         asked = [prompt[-1]["content"] for prompt in prompts]
         return list(model.score(asked, [completion_text(completion) for completion in completions]))
 
-    config = RewardRefresh(steps=every, replay_share=0.1, training=TRAINING)
+    config = RewardRefresh(steps=every, replay_share=0.25, training=TRAINING)
     refresh = Refresh(config, model, QUESTIONS, judge, compare("Yes yes.", "No."), num_generations=2)
     prompts = micro_model.make_prompts("math", 40)
     metrics = train_grpo(base, prompts, {"please": please}, CONFIG, context, refresh=refresh, **named)
@@ -80,8 +80,8 @@ def test_the_reward_model_learns_what_the_judge_says_of_the_policys_answers(
     judge = Judge()
     metrics, _, model = train(micro_base, reward_model, tmp_path, judge)
     assert [len(groups) for groups in judge.seen] == [24] and all(len(group) == 2 for group in judge.seen[0])
-    # 18 of 24 pairs are trained on, and 2 old ones make a tenth of them.
-    assert metrics["reward_refreshes"] == [{"step": 4, "pairs": 20, "agreement_before": 0, "agreement_after": 1}]
+    # 18 of 24 pairs are trained on, and 6 old ones make a quarter of them.
+    assert metrics["reward_refreshes"] == [{"step": 4, "pairs": 24, "agreement_before": 0, "agreement_after": 1}]
     no, yes = model.score(QUESTIONS[:1] * 2, ["No.", "Yes yes."])
     assert no > yes
 
