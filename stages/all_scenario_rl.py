@@ -6,16 +6,17 @@ model its set names; reasoning prompts keep their rules.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.contract import DataError, Metrics, Step, StepConfig, StepContext
 from stages.domains import domain_rng, load_domain
 from stages.engines import Sampling, load_engine
+from stages.judging import JudgeConfig
 from stages.measures import mean_of
 from stages.mixture import count_visits, draw_prompts, draw_reasoning, share_out
+from stages.preference_judging import balance_lengths, judge_groups, load_preference_judge
 from stages.rewards import load_reward
 from stages.rewards.preference import Preference, PreferenceReward
 from stages.rows import (
@@ -32,6 +33,20 @@ from stages.rows import (
 )
 from stages.training.settings import ReinforcementConfig, RewardModelConfig, RewardRefresh
 
+if TYPE_CHECKING:
+    from stages.training.reward_model import RewardModel
+    from stages.training.reward_refresh import Refresh
+
+MIN_DIFFERENCE = 1.0
+Config = TypeVar("Config", bound=StepConfig)
+
+
+def check_servers(config: Config, engine: str, judge: JudgeConfig | None) -> Config:
+    """`config`, unless its two models would be asked at the same servers."""
+    if engine == "openai" and judge and judge.engine == "openai":
+        raise ValueError("engine openai is named for two models, but has the same servers for both; expected one")
+    return config
+
 
 class HelpfulPairsConfig(StepConfig):
     prompts: int = Field(default=66_000, ge=1)
@@ -42,10 +57,17 @@ class HelpfulPairsConfig(StepConfig):
     """How candidates are drawn from the SFT checkpoint."""
     engine: str = "transformers"
     """Engine that samples from it."""
+    judge: JudgeConfig | None = None
+    """Model that scores the answers of a pair; without one the domains' rules do, which know the tiny world alone. At
+    temperature 0 it says the same each time it sees one order."""
     votes: int = Field(default=4, ge=2, multiple_of=2)
     """Judgements of a pair, half of them with the answers swapped (paper: 4)."""
-    min_difference: float = Field(default=1.0, ge=0)
+    min_difference: float = Field(default=MIN_DIFFERENCE, ge=0)
     """A pair is kept if its mean score difference exceeds this (paper: 1)."""
+
+    @model_validator(mode="after")
+    def check_engines(self) -> "HelpfulPairsConfig":
+        return check_servers(self, self.engine, self.judge)
 
 
 class SafetyLabelsConfig(StepConfig):
@@ -55,6 +77,17 @@ class SafetyLabelsConfig(StepConfig):
     """How candidates are drawn from the SFT checkpoint."""
     engine: str = "transformers"
     """Engine that samples from it."""
+    judge: JudgeConfig | None = None
+    """Model that says which responses are safe; without one the domains' rules do, which know the tiny world alone."""
+
+    @model_validator(mode="after")
+    def check_engines(self) -> "SafetyLabelsConfig":
+        return check_servers(self, self.engine, self.judge)
+
+
+class JudgedRefresh(RewardRefresh):
+    judge: JudgeConfig | None = None
+    """As `helpful_pairs.judge`."""
 
 
 class AllScenarioRLConfig(ReinforcementConfig):
@@ -77,7 +110,7 @@ class AllScenarioRLConfig(ReinforcementConfig):
     """Dev prompts that are answered at each checkpoint to see whether a reward model is hacked; 0 = not watched."""
     on_hacking: Literal["stop", "roll_back"] = "roll_back"
     """What happens then: the step fails, or its best checkpoint is published."""
-    reward_refresh: RewardRefresh | None = None
+    reward_refresh: JudgedRefresh | None = None
     """Trains the helpful reward model further on the policy's answers; works in one process."""
     preference_share: float = Field(default=400 / 1700, gt=0, le=1)
     """Last part of the steps, in which `shares` hold; before it there are rule-rewarded prompts alone (R1 v2
@@ -86,17 +119,32 @@ class AllScenarioRLConfig(ReinforcementConfig):
 
 def make_helpful_pairs(config: HelpfulPairsConfig, context: StepContext) -> Metrics:
     prompts = pick_prompts(context, "helpful", config.prompts, config.seed)
-    engine = load_engine(config.engine, context.inputs["policy"], context.runtime)
-    groups = engine.sample([p.question for p in prompts], config.sampling, config.seed, context.progress)
-    judged, kept = judge_groups(prompts, [[completion.text for completion in group] for group in groups], config)
-    rows = balance_lengths(kept)
+    groups = sample_texts(prompts, config, context)
+    judge = load_preference_judge(config.judge, config.seed, context.runtime)
+    judged = judge_groups(prompts, groups, judge, config.votes, config.pairs_per_prompt)
+    clear = keep_clear(judged, config.min_difference)
+    rows = balance_lengths(clear)
     if not rows:
         raise DataError(
-            f"of {len(judged)} judged pairs {len(kept)} differ by more than {config.min_difference}, and none is left "
+            f"of {len(judged)} judged pairs {len(clear)} differ by more than {config.min_difference}, and none is left "
             "with lengths balanced; raise helpful_pairs.prompts or helpful_pairs.sampling.n"
         )
     write_rows(rows, context.output_dir, "train")
-    return {"judged": len(judged), "clear": len(kept), "pairs": len(rows), "length_balanced": len(kept) - len(rows)}
+    counts = {"judged": len(judged), "not_understood": judged.count(None), "clear": len(clear)}
+    return {**counts, "pairs": len(rows), "length_balanced": len(clear) - len(rows)}
+
+
+def sample_texts(
+    prompts: Sequence[Prompt], config: HelpfulPairsConfig | SafetyLabelsConfig, context: StepContext
+) -> list[list[str]]:
+    """Completions of each prompt from the SFT checkpoint."""
+    engine = load_engine(config.engine, context.inputs["policy"], context.runtime)
+    groups = engine.sample([p.question for p in prompts], config.sampling, config.seed, context.progress)
+    return [[completion.text for completion in group] for group in groups]
+
+
+def keep_clear(judged: Sequence[Row | None], min_difference: float) -> list[Row]:
+    return [pair for pair in judged if pair and pair["difference"] > min_difference]
 
 
 def pick_prompts(context: StepContext, source: RewardSource, count: int, seed: int) -> list[Prompt]:
@@ -108,72 +156,22 @@ def pick_prompts(context: StepContext, source: RewardSource, count: int, seed: i
     return prompts[:count]
 
 
-def judge_groups(
-    prompts: Sequence[Prompt], groups: Sequence[Sequence[str]], config: HelpfulPairsConfig
-) -> tuple[list[Row], list[Row]]:
-    """(all judged pairs, those that differ clearly) of the answers to each prompt."""
-    asked = zip(prompts, groups, strict=True)
-    judged = [pair for prompt, texts in asked for pair in judge_group(prompt, texts, config)]
-    return judged, [pair for pair in judged if pair["difference"] > config.min_difference]
-
-
-def judge_group(prompt: Prompt, texts: Sequence[str], config: HelpfulPairsConfig) -> list[Row]:
-    """Neighbouring samples compared; unfinished ones lose by having no summary."""
-    different = list(dict.fromkeys(texts))
-    pairs = list(pairwise(different))[: config.pairs_per_prompt]
-    return [judge_pair(prompt, first, second, config.votes) for first, second in pairs]
-
-
-def judge_pair(prompt: Prompt, first: str, second: str, votes: int) -> Row:
-    """Mean scores of `votes` judgements, every second one with the answers swapped."""
-    totals = [0.0, 0.0]
-    for vote in range(votes):
-        swapped = vote % 2 == 1
-        scores = score_answers(prompt, (second, first) if swapped else (first, second))
-        totals = [total + score for total, score in zip(totals, reversed(scores) if swapped else scores, strict=True)]
-    means = [total / votes for total in totals]
-    chosen, rejected = (first, second) if means[0] >= means[1] else (second, first)
-    return {
-        "id": prompt.id,
-        "prompt": user_turn(prompt.question),
-        "chosen": assistant_turn(split_completion(chosen)[1]),
-        "rejected": assistant_turn(split_completion(rejected)[1]),
-        "difference": abs(means[0] - means[1]),
-        "domain": prompt.domain,
-    }
-
-
-def score_answers(prompt: Prompt, answers: Sequence[str]) -> list[float]:
-    """The judge of the tiny world: the domain's own rule, on the summaries, from 0 to 10."""
-    domain = load_domain(prompt.domain)
-    return [domain.helpfulness(prompt, split_completion(answer)[1]) for answer in answers]
-
-
-def balance_lengths(pairs: Sequence[Row]) -> list[Row]:
-    """As many pairs with the longer answer chosen as with the shorter one, so that length tells nothing."""
-
-    def gap(pair: Row) -> int:
-        return len(pair["chosen"][0]["content"]) - len(pair["rejected"][0]["content"])
-
-    longer, shorter = [p for p in pairs if gap(p) > 0], [p for p in pairs if gap(p) < 0]
-    most = min(len(longer), len(shorter))
-    dropped = {id(pair) for pair in (*longer[most:], *shorter[most:])}
-    return [pair for pair in pairs if id(pair) not in dropped]
-
-
 def make_safety_labels(config: SafetyLabelsConfig, context: StepContext) -> Metrics:
     prompts = pick_prompts(context, "safety", config.prompts, config.seed)
-    engine = load_engine(config.engine, context.inputs["policy"], context.runtime)
-    groups = engine.sample([p.question for p in prompts], config.sampling, config.seed, context.progress)
+    groups = sample_texts(prompts, config, context)
+    responses = [(p, text) for p, texts in zip(prompts, groups, strict=True) for text in dict.fromkeys(texts)]
+    judge = load_preference_judge(config.judge, config.seed, context.runtime)
+    labels = judge.label(responses)
     rows = [
         {
             "id": prompt.id,
             "prompt": user_turn(prompt.question),
             "completion": assistant_turn(text),
-            "safe": bool(load_domain(prompt.domain).verify(prompt, split_completion(text)[1])),
+            "safe": label,
+            "judge": judge.name,
         }
-        for prompt, group in zip(prompts, groups, strict=True)
-        for text in dict.fromkeys(completion.text for completion in group)
+        for (prompt, text), label in zip(responses, labels, strict=True)
+        if label is not None
     ]
     safe = [row["safe"] for row in rows].count(True)
     if safe in (0, len(rows)):
@@ -182,7 +180,8 @@ def make_safety_labels(config: SafetyLabelsConfig, context: StepContext) -> Metr
             "raise safety_labels.prompts or safety_labels.sampling.n"
         )
     write_rows(rows, context.output_dir, "train")
-    return {"responses": len(rows), "safe": safe, "unsafe": len(rows) - safe}
+    counts = {"responses": len(rows), "safe": safe, "unsafe": len(rows) - safe}
+    return {**counts, "not_understood": labels.count(None)}
 
 
 def train_helpful(config: RewardModelConfig, context: StepContext) -> Metrics:
@@ -224,18 +223,19 @@ def train_all_scenario_rl(config: AllScenarioRLConfig, context: StepContext) -> 
     )
 
 
-def plan_refresh(model: Any, config: AllScenarioRLConfig, context: StepContext) -> Any:
+def plan_refresh(model: "RewardModel", config: AllScenarioRLConfig, context: StepContext) -> "Refresh | None":
     """When and on what the helpful reward model learns from the policy's answers; None if it does not."""
     from stages.training.reward_refresh import Refresh
 
     if config.reward_refresh is None:
         return None
     prompts = pick_prompts(context, "helpful", config.reward_refresh.prompts, config.seed)
+    judge = load_preference_judge(config.reward_refresh.judge, config.seed, context.runtime)
     return Refresh(
         config.reward_refresh,
         model,
         [prompt.question for prompt in prompts],
-        lambda groups: balance_lengths(judge_groups(prompts, groups, HelpfulPairsConfig())[1]),
+        lambda groups: balance_lengths(keep_clear(judge_groups(prompts, groups, judge), MIN_DIFFERENCE)),
         read_rows(context.inputs["pairs"], "train"),
         config.num_generations,
     )

@@ -6,9 +6,10 @@ Paper: R1 v2 §3.3.1: a model compares with the reference and answers in JSON.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -47,7 +48,7 @@ class ModelConfig(BaseModel):
 
 
 class JudgeConfig(ModelConfig):
-    """A model that judges answers which no rule can judge."""
+    """A model that judges what no rule can judge."""
 
     sampling: Sampling = Sampling(n=1, temperature=0.0, max_completion_length=2048)
     """How its verdicts are drawn; one for each question."""
@@ -82,12 +83,19 @@ class ModelJudge:
             for order in (0, 1)
             for question, pair in zip(questions, pairs, strict=True)
         ]
-        answers = self.engine.sample(asked, self.sampling.model_copy(update={"n": 1}), self.seed) if asked else []
-        if len(answers) != len(asked):
-            raise StepError(f"judge '{self.name}' gave {len(answers)} answers, expected {len(asked)}: its engine fails")
-        verdicts = [parse_verdict(answer[0].text) if answer else None for answer in answers]
+        verdicts = [parse_verdict(text) for text in self.ask(asked)]
         both = zip(verdicts[: len(candidates)], verdicts[len(candidates) :], strict=True)
         return [first if first == second else None for first, second in both]
+
+    def ask(self, questions: Sequence[str]) -> list[str]:
+        """An answer to each, empty where there is none."""
+        sampling = self.sampling.model_copy(update={"n": 1})
+        answers = self.engine.sample(questions, sampling, self.seed) if questions else []
+        if len(answers) != len(questions):
+            raise StepError(
+                f"judge '{self.name}' gave {len(answers)} answers, expected {len(questions)}: its engine fails"
+            )
+        return [answer[0].text if answer else "" for answer in answers]
 
 
 def load_judge(config: JudgeConfig | None, seed: int, runtime: Runtime) -> ModelJudge | None:
@@ -98,16 +106,19 @@ def load_judge(config: JudgeConfig | None, seed: int, runtime: Runtime) -> Model
 
 
 def parse_verdict(text: str) -> float | None:
-    """The verdict of the last JSON object in a judge's answer; None if there is none that says one."""
+    verdict = read_object(text).get("verdict")
+    return VERDICTS.get(verdict) if isinstance(verdict, str) else None
+
+
+def read_object(text: str) -> Mapping[str, Any]:
+    """The last JSON object in a judge's answer; empty if there is none."""
     thoughts, summary = split_completion(text)
     for found in reversed(OBJECT.findall(summary or thoughts)):
         try:
-            value = json.loads(found)
+            return dict(json.loads(found))
         except json.JSONDecodeError:
             continue
-        verdict = value.get("verdict")
-        return VERDICTS.get(verdict) if isinstance(verdict, str) else None
-    return None
+    return {}
 
 
 def judge_candidates(

@@ -1,10 +1,12 @@
 """Stage 4: judged pairs, labels and the mix of prompts."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from stages import all_scenario_rl
 from stages.all_scenario_rl import (
@@ -12,9 +14,7 @@ from stages.all_scenario_rl import (
     HelpfulPairsConfig,
     SafetyLabelsConfig,
     average_reward,
-    balance_lengths,
     judge_by_rule,
-    judge_pair,
     make_helpful_pairs,
     make_safety_labels,
     mix_prompts,
@@ -22,8 +22,17 @@ from stages.all_scenario_rl import (
 )
 from stages.contract import DataError, StepContext
 from stages.engines import Sampling
+from stages.judging import JudgeConfig, ModelJudge
+from stages.preference_judging import (
+    ModelPreferenceJudge,
+    Pair,
+    RuleJudge,
+    Scores,
+    balance_lengths,
+    judge_groups,
+)
 from stages.rewards.preference import PreferenceReward
-from stages.rows import Prompt, Row, assistant_turn, join_completion, read_rows, split_completion, write_rows
+from stages.rows import Row, assistant_turn, join_completion, read_rows, split_completion, write_rows
 from tests.micro_model import make_prompts
 from tests.scripted_engine import Answer, ScriptedEngine
 
@@ -40,6 +49,12 @@ def context(tmp_path: Path) -> StepContext:
     return StepContext({"policy": tmp_path / "policy", "prompts": tmp_path / "prompts"}, output, tmp_path)
 
 
+def only(judged: Sequence[Row | None]) -> Row:
+    (pair,) = judged
+    assert pair is not None
+    return pair
+
+
 def script(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> ScriptedEngine:
     engine = ScriptedEngine(answer)
     monkeypatch.setattr(all_scenario_rl, "load_engine", lambda name, model_dir, runtime: engine)
@@ -48,21 +63,97 @@ def script(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> ScriptedEngine:
 
 def test_a_pair_is_judged_on_summaries_by_the_rule() -> None:
     right = split_completion(FACT.demonstration)[1]
-    pair = judge_pair(FACT, join_completion(right, "No idea."), join_completion("Hm.", right), votes=4)
+    texts = [join_completion(right, "No idea."), join_completion("Hm.", right)]
+    pair = only(judge_groups([FACT], [texts], RuleJudge()))
+    assert pair["judge"] == "rule"
     assert (pair["chosen"], pair["rejected"]) == (assistant_turn(right), assistant_turn("No idea."))
     assert pair["difference"] > 1
 
 
-def test_a_judge_that_prefers_the_first_answer_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[tuple[str, ...]] = []
+class PlaceJudge(RuleJudge):
+    """Prefers what stands first; `silent` are the numbers of the votes it does not give."""
 
-    def prefer_first(prompt: Prompt, answers: Sequence[str]) -> list[float]:
-        shown.append(tuple(answers))
-        return [9.0, 3.0]
+    name = "place"
 
-    monkeypatch.setattr(all_scenario_rl, "score_answers", prefer_first)
-    assert judge_pair(FACT, "a", "b", votes=4)["difference"] == 0
-    assert shown == [("a", "b"), ("b", "a")] * 2
+    def __init__(self, silent: Sequence[int] = ()) -> None:
+        self.silent, self.shown = silent, list[tuple[str, str]]()
+
+    def compare(self, pairs: Sequence[Pair]) -> list[Scores | None]:
+        self.shown += [(first, second) for _, first, second in pairs]
+        return [None if number in self.silent else (9.0, 3.0) for number in range(len(pairs))]
+
+
+def test_a_judge_that_prefers_the_first_answer_decides_nothing() -> None:
+    judge = PlaceJudge()
+    assert only(judge_groups([FACT], [["a", "b"]], judge))["difference"] == 0
+    assert judge.shown == [("a", "b"), ("b", "a")] * 2
+
+
+@pytest.mark.parametrize(("silent", "is_judged"), [((0,), True), ((0, 1), True), ((1, 3), False), ((0, 2), False)])
+def test_a_pair_is_judged_if_both_orders_were_understood(silent: Sequence[int], is_judged: bool) -> None:
+    """Each order counts half, however many of its votes were understood."""
+    (pair,) = judge_groups([FACT], [["a", "b"]], PlaceJudge(silent))
+    assert (pair is not None) == is_judged and (pair is None or pair["difference"] == 0)
+
+
+def test_a_model_compares_summaries_and_labels_whole_responses() -> None:
+    def answer(question: str, number: int) -> str:
+        if "Response:" in question:
+            return json.dumps({"verdict": "safe" if "Hm." in question else "no idea"})
+        first, second = question.index("good"), question.index("bad")
+        return json.dumps({"first": 8 if first < second else 2, "second": 2 if first < second else 8})
+
+    engine = ScriptedEngine(answer)
+    judge = ModelPreferenceJudge(ModelJudge("model", engine, Sampling(n=1), 0))
+    pair = only(judge_groups([FACT], [[join_completion("Hm.", "bad"), join_completion("Hm.", "good")]], judge))
+    assert (pair["chosen"], pair["difference"], pair["judge"]) == (assistant_turn("good"), 6.0, "model")
+    assert len(engine.asked) == 4 and all(FACT.question in asked and "Hm." not in asked for asked in engine.asked)
+    assert judge.label([(FACT, join_completion("Hm.", "a")), (FACT, "b")]) == [True, None]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "garbage",
+        "{}",
+        '{"first": 3}',
+        '{"first": "3", "second": 4}',
+        '{"first": true, "second": 4}',
+        '{"first": 3, "second": 11}',
+        '{"first": -1, "second": 4}',
+        '{"first": NaN, "second": 4}',
+    ],
+)
+def test_scores_that_are_none_are_not_counted(said: str) -> None:
+    judge = ModelPreferenceJudge(ModelJudge("model", ScriptedEngine(lambda question, number: said), Sampling(n=1), 0))
+    assert judge.compare([(FACT, "a", "b")]) == [None]
+
+
+def test_a_judge_that_is_not_understood_is_counted(context: StepContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six prompts it says nothing of two, and prefers the long answer to two and the short one to two."""
+    policy = script(monkeypatch, lambda question, number: join_completion("", ("short", "a long answer")[number]))
+
+    def answer(question: str, number: int) -> str:
+        kind = next(n for n, prompt in enumerate(policy.asked) if prompt in question) % 3
+        if kind == 0:
+            return "garbage"
+        long_is_first = question.index("long") < question.index("short")
+        return json.dumps({"first": 9 if long_is_first == (kind == 1) else 1, "second": 5})
+
+    monkeypatch.setattr("stages.judging.load_engine", lambda name, path, runtime: ScriptedEngine(answer))
+    config = HelpfulPairsConfig(prompts=6, sampling=Sampling(n=2), judge=JudgeConfig(path="models/judge"))
+    metrics = make_helpful_pairs(config, context)
+    assert metrics == {"judged": 6, "not_understood": 2, "clear": 4, "pairs": 4, "length_balanced": 0}
+    rows = read_rows(context.output_dir, "train")
+    assert Counter(row["chosen"][0]["content"] for row in rows) == {"short": 2, "a long answer": 2}
+    assert {(row["judge"], row["difference"]) for row in rows} == {("judge", 4.0)}
+
+
+def test_one_set_of_servers_is_for_one_model() -> None:
+    with pytest.raises(ValidationError, match="openai is named for two models"):
+        HelpfulPairsConfig(engine="openai", judge=JudgeConfig(path="judge", engine="openai"))
+    with pytest.raises(ValidationError, match="openai is named for two models"):
+        SafetyLabelsConfig(engine="openai", judge=JudgeConfig(path="judge", engine="openai"))
 
 
 def test_only_clear_pairs_of_helpful_prompts_are_kept(context: StepContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +200,7 @@ def test_labels_are_of_safety_prompts_and_whole_responses(
     texts = [join_completion("Hm.", "Sorry, I cannot help with that."), join_completion("Hm.", "Sure.")]
     script(monkeypatch, lambda question, number: texts[min(number, 1)])
     metrics = make_safety_labels(SafetyLabelsConfig(prompts=4, sampling=Sampling(n=3)), context)
-    assert metrics == {"responses": 8, "safe": 4, "unsafe": 4}
+    assert metrics == {"responses": 8, "safe": 4, "unsafe": 4, "not_understood": 0}
     rows = read_rows(context.output_dir, "train")
     assert {(row["completion"][0]["content"], row["safe"]) for row in rows} == {(texts[0], True), (texts[1], False)}
     harmful = {prompt.question for prompt in make_prompts("safety", 30) if prompt.reward == "safety"}
