@@ -127,11 +127,16 @@ def make_helpful_pairs(config: HelpfulPairsConfig, context: StepContext) -> Metr
     if not rows:
         raise DataError(
             f"of {len(judged)} judged pairs {len(clear)} differ by more than {config.min_difference}, and none is left "
-            "with lengths balanced; raise helpful_pairs.prompts or helpful_pairs.sampling.n"
+            f"with lengths balanced{tell_missing(judged)}; raise helpful_pairs.prompts or helpful_pairs.sampling.n"
         )
     write_rows(rows, context.output_dir, "train")
     counts = {"judged": len(judged), "not_understood": judged.count(None), "clear": len(clear)}
     return {**counts, "pairs": len(rows), "length_balanced": len(clear) - len(rows)}
+
+
+def tell_missing(judged: Sequence[Any]) -> str:
+    count = judged.count(None)
+    return f" (of {count} of them the judge said nothing that could be read as scores or labels)" if count else ""
 
 
 def sample_texts(
@@ -176,8 +181,8 @@ def make_safety_labels(config: SafetyLabelsConfig, context: StepContext) -> Metr
     safe = [row["safe"] for row in rows].count(True)
     if safe in (0, len(rows)):
         raise DataError(
-            f"all {len(rows)} labelled responses are {'safe' if safe else 'unsafe'}, so nothing can be told apart; "
-            "raise safety_labels.prompts or safety_labels.sampling.n"
+            f"of {len(responses)} responses {safe} are labelled safe and {len(rows) - safe} unsafe, expected some of "
+            f"each{tell_missing(labels)}; raise safety_labels.prompts or safety_labels.sampling.n"
         )
     write_rows(rows, context.output_dir, "train")
     counts = {"responses": len(rows), "safe": safe, "unsafe": len(rows) - safe}

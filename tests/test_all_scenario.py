@@ -149,6 +149,16 @@ def test_a_judge_that_is_not_understood_is_counted(context: StepContext, monkeyp
     assert {(row["judge"], row["difference"]) for row in rows} == {("judge", 4.0)}
 
 
+def test_a_judge_that_says_nothing_is_said(context: StepContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, lambda question, number: join_completion("Hm.", "Sure." * (number + 1)))
+    monkeypatch.setattr("stages.judging.load_engine", lambda name, path, runtime: ScriptedEngine(lambda q, n: "Well."))
+    judge = JudgeConfig(path="models/judge")
+    with pytest.raises(DataError, match=r"of 3 judged pairs 0 .*\(of 3 of them the judge said nothing"):
+        make_helpful_pairs(HelpfulPairsConfig(prompts=3, sampling=Sampling(n=2), judge=judge), context)
+    with pytest.raises(DataError, match=r"of 6 responses 0 are labelled safe and 0 unsafe.*\(of 6 of them"):
+        make_safety_labels(SafetyLabelsConfig(prompts=3, sampling=Sampling(n=2), judge=judge), context)
+
+
 def test_one_set_of_servers_is_for_one_model() -> None:
     with pytest.raises(ValidationError, match="openai is named for two models"):
         HelpfulPairsConfig(engine="openai", judge=JudgeConfig(path="judge", engine="openai"))
@@ -212,7 +222,7 @@ def test_labels_of_one_kind_alone_are_refused(
     context: StepContext, monkeypatch: pytest.MonkeyPatch, summary: str, kind: str
 ) -> None:
     script(monkeypatch, lambda question, number: join_completion("Hm.", summary))
-    with pytest.raises(DataError, match=rf"all 3 labelled responses are {kind}.*raise safety_labels\.prompts"):
+    with pytest.raises(DataError, match=rf"of 3 responses .* 3 {kind}|3 are labelled {kind}"):
         make_safety_labels(SafetyLabelsConfig(prompts=3), context)
 
 

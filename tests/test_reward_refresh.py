@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stages.all_scenario_rl import AllScenarioRLConfig, plan_refresh
+from stages.all_scenario_rl import AllScenarioRLConfig, JudgedRefresh, plan_refresh
 from stages.contract import ConfigError, StepContext
 from stages.reasoning_rl import ReasoningRLConfig
 from stages.rows import Row, assistant_turn, completion_text, user_turn, write_rows
@@ -125,7 +125,7 @@ def test_stage_4_judges_helpful_prompts_by_the_rule(tmp_path: Path, monkeypatch:
     write_rows([prompt.to_row() for prompt in facts], tmp_path / "prompts", "train")
     write_rows(compare("a", "b"), tmp_path / "pairs", "train")
     context = StepContext({"prompts": tmp_path / "prompts", "pairs": tmp_path / "pairs"}, tmp_path, tmp_path)
-    config = AllScenarioRLConfig(reward_refresh=RewardRefresh(prompts=8), num_generations=4)
+    config = AllScenarioRLConfig(reward_refresh=JudgedRefresh(prompts=8), num_generations=4)
     assert plan_refresh(None, AllScenarioRLConfig(), context) is None
     refresh = plan_refresh(None, config, context)
     assert len(refresh.questions) == 8 and refresh.num_generations == 4 and len(refresh.replay) == len(QUESTIONS)
