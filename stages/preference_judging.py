@@ -96,11 +96,10 @@ class ModelPreferenceJudge:
 
 
 def read_scores(said: Mapping[str, Any]) -> Scores | None:
-    scores = [said.get("first"), said.get("second")]
-    first, second = (
-        float(score) if isinstance(score, (int, float)) and not isinstance(score, bool) else -1.0 for score in scores
-    )
-    return (first, second) if min(first, second) >= 0 and max(first, second) <= MOST else None
+    scores: list[Any] = [said.get("first"), said.get("second")]
+    if not all(type(score) in (int, float) and 0 <= score <= MOST for score in scores):
+        return None
+    return float(scores[0]), float(scores[1])
 
 
 def load_preference_judge(config: JudgeConfig | None, seed: int, runtime: Runtime) -> PreferenceJudge:
