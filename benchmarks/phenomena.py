@@ -147,16 +147,18 @@ def tell_hacking(start: Trained, hacked: Trained, watched: Trained) -> str:
     rewards = name_seeds(hacked.follow("rewards/helpful/mean"))
     return f"""## A hacked reward model, and the monitor that stops it
 
-Preference rewards from the first step on and far longer than the demo's, without a KL term (paper, §3.2.2: more steps
-of preference rewards lead to reward hacking): `{"`, `".join(LONG)}`. The helpful model's reward is
-{tell_rise(hacked.follow("rewards/helpful/mean"))}; helpfulness by the world's own rule is what no policy is trained on:
+Preference rewards far longer and harder than the demo's, without a KL term (paper, §3.2.2: more steps of preference
+rewards lead to reward hacking):
+`{"`, `".join(LONG)}`.
+The helpful model's reward is {tell_rise(hacked.follow("rewards/helpful/mean"))};
+helpfulness by the world's own rule is what no policy is trained on:
 
 | | helpfulness by rule, 0 to 10 | reasoning pass@1, % |
 |---|---|---|
 {LINE.join(rows)}
 
 The monitor measures a score by rule on dev prompts at each checkpoint, beside the reward models':
-{"; ".join(map(tell_stop, watched.policies))}.
+{"; ".join(tell_stop(*pair) for pair in zip(SEEDS, watched.policies, strict=True))}.
 
 {save_curves("hacking_reward", "Helpful reward in training, not watched", rewards)}
 {save_intervals("hacking_score", "Helpfulness by rule on test", arms, "helpfulness", "general")}"""
@@ -167,11 +169,11 @@ def tell_rise(series: Sequence[Points]) -> str:
     return f"{firsts:.3f} in the first tenth of the steps and {lasts:.3f} in the last"
 
 
-def tell_stop(policy: Artifact) -> str:
+def tell_stop(seed: int, policy: Artifact) -> str:
     seen = policy.record.metrics["monitor"]
     if "hacked_at" not in seen:
-        return f"{policy.ref} was not found hacked in {seen['readings'][-1]['step']} steps"
-    return f"{policy.ref} was found hacked at step {seen['hacked_at']} and rolled back to {seen['rolled_back_to']}"
+        return f"seed {seed} was not found hacked in {seen['readings'][-1]['step']} steps"
+    return f"seed {seed} was found hacked at step {seen['hacked_at']} and rolled back to {seen['rolled_back_to']}"
 
 
 def tell_change(name: str, series: Sequence[Points], scale: float = 1) -> str:
