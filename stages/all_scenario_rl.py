@@ -116,6 +116,14 @@ class AllScenarioRLConfig(ReinforcementConfig):
     """Last part of the steps, in which `shares` hold; before it there are rule-rewarded prompts alone (R1 v2
     §3.2.2: preference rewards only in the last 400 of 1,700 steps, since more of them led to reward hacking)."""
 
+    @model_validator(mode="after")
+    def check_refresh(self) -> "AllScenarioRLConfig":
+        """The monitor begins again at a refresh, and must find a checkpoint of that step to go back to."""
+        if self.reward_refresh and self.reward_refresh.steps % self.save_steps:
+            expected = f"expected a multiple of save_steps={self.save_steps}"
+            raise ValueError(f"reward_refresh.steps={self.reward_refresh.steps} falls between checkpoints; {expected}")
+        return self
+
 
 def make_helpful_pairs(config: HelpfulPairsConfig, context: StepContext) -> Metrics:
     prompts = pick_prompts(context, "helpful", config.prompts, config.seed)

@@ -1,10 +1,12 @@
 """A reward model that learns from the policy's answers: on what, when, and that nobody else notices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from pydantic import ValidationError
 
 from stages.all_scenario_rl import AllScenarioRLConfig, JudgedRefresh, plan_refresh
 from stages.contract import ConfigError, StepContext
@@ -48,6 +50,9 @@ def reward_model(micro_base: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return context.output_dir
 
 
+Judging = Callable[[Sequence[Sequence[str]]], list[Row]]
+
+
 class Judge:
     """Has learnt better than the reward model: "No." is the better answer, whatever the policy says."""
 
@@ -59,7 +64,7 @@ class Judge:
         return compare("No.", "Yes yes.")
 
 
-def train(base: Path, reward_model: Path, folder: Path, judge: Judge, every: int = 4, **named: Any) -> list[Any]:
+def train(base: Path, reward_model: Path, folder: Path, judge: Judging, every: int = 4, **named: Any) -> list[Any]:
     context = micro_model.make_context(folder)
     model = RewardModel(reward_model, context)
 
@@ -110,6 +115,28 @@ def test_the_monitor_begins_again_with_the_new_reward_model(
     metrics, _, _ = train(micro_base, reward_model, tmp_path, Judge(), watch=watch)
     assert [reading["step"] for reading in metrics["monitor"]["readings"]] == [4, 6]
     assert "hacked_at" not in metrics["monitor"]
+
+
+def test_pairs_that_are_too_long_are_left_out(micro_base: Path, reward_model: Path, tmp_path: Path) -> None:
+    def judge(groups: Sequence[Sequence[str]]) -> list[Row]:
+        pairs = compare("No.", "Yes yes.")
+        return [{**row, "chosen": assistant_turn("No. " * 400)} if n % 2 else row for n, row in enumerate(pairs)]
+
+    metrics, _, _ = train(micro_base, reward_model, tmp_path, judge)
+    # 12 of 24 fit, 9 of them are trained on, with 3 old ones.
+    assert [refresh["pairs"] for refresh in metrics["reward_refreshes"]] == [12]
+
+
+def test_a_refresh_without_pairs_changes_nothing(micro_base: Path, reward_model: Path, tmp_path: Path) -> None:
+    metrics, _, model = train(micro_base, reward_model, tmp_path, lambda groups: [])
+    assert metrics["reward_refreshes"] == [{"step": 4, "pairs": 0}]
+    kept = micro_model.read_weights(reward_model)
+    assert all(torch.equal(values, kept[name]) for name, values in model.model.state_dict().items() if name in kept)
+
+
+def test_a_refresh_between_checkpoints_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"reward_refresh\.steps=100 falls between .* multiple of save_steps=400"):
+        AllScenarioRLConfig(reward_refresh=JudgedRefresh(steps=100))
 
 
 def test_several_processes_are_refused(

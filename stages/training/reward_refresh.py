@@ -14,7 +14,7 @@ from stages.domains import domain_rng
 from stages.rows import Row
 from stages.training.grpo_trainer import sample_policy
 from stages.training.hacking_monitor import HackingMonitor
-from stages.training.reward_model import RewardModel, agree_on_pairs, split_held_out
+from stages.training.reward_model import RewardModel, agree_on_pairs, drop_long, split_held_out
 from stages.training.settings import RewardRefresh
 
 
@@ -54,12 +54,13 @@ class RefreshReward(TrainerCallback):
     def train(self, pairs: Sequence[Row], step: int) -> None:
         """Trains on new and old pairs; logs how often the model agrees with the judge on new ones that it is not
         trained on, before and after."""
-        if len({row["prompt"][-1]["content"] for row in pairs}) < 2:
-            self.log(pairs=len(pairs))
+        config, tokenizer = self.refresh.config, self.refresh.model.tokenizer
+        fitting = drop_long(pairs, ("chosen", "rejected"), tokenizer, config.training) if pairs else []
+        if len({row["prompt"][-1]["content"] for row in fitting}) < 2:
+            self.log(pairs=0)
             return
-        config = self.refresh.config
         rng = domain_rng(config.training.seed, "reward_refresh", str(step))
-        new, held_out = split_held_out(pairs, config.training)
+        new, held_out = split_held_out(fitting, config.training)
         count = round(len(new) * config.replay_share / (1 - config.replay_share))
         mixed = [*new, *rng.sample(self.refresh.replay, min(count, len(self.refresh.replay)))]
         rng.shuffle(mixed)

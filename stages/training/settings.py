@@ -88,7 +88,7 @@ class RewardRefresh(BaseModel):
     replay_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of its pairs that are those the reward model was first trained on (DeepSeekMath: 10 %)."""
     training: RewardModelConfig = RewardModelConfig()
-    """How it is trained on them."""
+    """How it is trained on them; the learning rate is constant, and epochs are whole."""
 
 
 class ReinforcementConfig(StepConfig):
