@@ -1,7 +1,7 @@
 """Variations of the demo, trained and evaluated over seeds.
 
-They run in the demo's own project, so what the demo has made is used and a second call makes nothing. Each step has
-one thread, so that figures do not depend on the number of cores.
+They run in the demo's own project, so what the demo has made is used and a second call makes nothing. What they make
+has one thread, so that figures do not depend on the number of cores.
 """
 
 import subprocess
