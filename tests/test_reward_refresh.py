@@ -50,6 +50,7 @@ def reward_model(micro_base: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return context.output_dir
 
 
+LONG = compare("Yes. " * 400, "No.")
 Judging = Callable[[Sequence[Sequence[str]]], list[Row]]
 
 
@@ -73,7 +74,7 @@ def train(base: Path, reward_model: Path, folder: Path, judge: Judging, every: i
         return list(model.score(asked, [completion_text(completion) for completion in completions]))
 
     config = RewardRefresh(steps=every, replay_share=0.25, training=TRAINING)
-    refresh = Refresh(config, model, QUESTIONS, judge, compare("Yes yes.", "No."), num_generations=2)
+    refresh = Refresh(config, model, QUESTIONS, judge, [*compare("Yes yes.", "No."), *LONG], num_generations=2)
     prompts = micro_model.make_prompts("math", 40)
     metrics = train_grpo(base, prompts, {"please": please}, CONFIG, context, refresh=refresh, **named)
     return [metrics, read_log(context.output_dir / "training_log.jsonl"), model]
@@ -117,7 +118,13 @@ def test_the_monitor_begins_again_with_the_new_reward_model(
     assert "hacked_at" not in metrics["monitor"]
 
 
-def test_pairs_that_are_too_long_are_left_out(micro_base: Path, reward_model: Path, tmp_path: Path) -> None:
+def test_pairs_that_are_too_long_are_left_out(
+    micro_base: Path, reward_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New ones and old ones."""
+    learnt: list[Row] = []
+    monkeypatch.setattr(RewardModel, "learn", lambda model, pairs, config: learnt.extend(pairs))
+
     def judge(groups: Sequence[Sequence[str]]) -> list[Row]:
         pairs = compare("No.", "Yes yes.")
         return [{**row, "chosen": assistant_turn("No. " * 400)} if n % 2 else row for n, row in enumerate(pairs)]
@@ -125,6 +132,7 @@ def test_pairs_that_are_too_long_are_left_out(micro_base: Path, reward_model: Pa
     metrics, _, _ = train(micro_base, reward_model, tmp_path, judge)
     # 12 of 24 fit, 9 of them are trained on, with 3 old ones.
     assert [refresh["pairs"] for refresh in metrics["reward_refreshes"]] == [12]
+    assert len(learnt) == 12 and all(len(row["chosen"][0]["content"]) < 20 for row in learnt)
 
 
 def test_a_refresh_without_pairs_changes_nothing(micro_base: Path, reward_model: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class RefreshReward(TrainerCallback):
         self, trainer: Any, tokenizer: PreTrainedTokenizerBase, refresh: Refresh, monitor: HackingMonitor | None
     ) -> None:
         self.trainer, self.tokenizer, self.refresh, self.monitor = trainer, tokenizer, refresh, monitor
+        self.replay = self.drop_long(refresh.replay)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.refresh.config.steps or state.global_step == state.max_steps:
@@ -54,19 +55,22 @@ class RefreshReward(TrainerCallback):
     def train(self, pairs: Sequence[Row], step: int) -> None:
         """Trains on new and old pairs; logs how often the model agrees with the judge on new ones that it is not
         trained on, before and after."""
-        config, tokenizer = self.refresh.config, self.refresh.model.tokenizer
-        fitting = drop_long(pairs, ("chosen", "rejected"), tokenizer, config.training) if pairs else []
+        config, fitting = self.refresh.config, self.drop_long(pairs)
         if len({row["prompt"][-1]["content"] for row in fitting}) < 2:
             self.log(pairs=0)
             return
         rng = domain_rng(config.training.seed, "reward_refresh", str(step))
         new, held_out = split_held_out(fitting, config.training)
         count = round(len(new) * config.replay_share / (1 - config.replay_share))
-        mixed = [*new, *rng.sample(self.refresh.replay, min(count, len(self.refresh.replay)))]
+        mixed = [*new, *rng.sample(self.replay, min(count, len(self.replay)))]
         rng.shuffle(mixed)
         before = self.measure(held_out)
         self.refresh.model.learn(mixed, config.training)
         self.log(pairs=len(mixed), agreement_before=before, agreement_after=self.measure(held_out))
+
+    def drop_long(self, pairs: Sequence[Row]) -> list[Row]:
+        model, training = self.refresh.model, self.refresh.config.training
+        return drop_long(pairs, ("chosen", "rejected"), model.tokenizer, training) if pairs else []
 
     def measure(self, pairs: Sequence[Row]) -> float:
         return agree_on_pairs(self.refresh.model.model, self.refresh.model.tokenizer, pairs)
