@@ -1,28 +1,29 @@
 """TRL's GRPO trainer with a CPU's rollouts and scores of its own; the algorithm stays TRL's.
 
 TRL pads a whole rollout to its longest prompt and completion and computes every padded position, on a CPU
-with its logits too. With prompts and answers of mixed length that is most of a training step.
+with its logits too, and a prompt again for each of its completions. With prompts and answers of mixed length that is
+most of a training step.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
 from safetensors.torch import save_file
-from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
 from stages.contract import StepError
 from stages.engines import name_draws
 from stages.engines.decoder import Decoder, Draw, can_decode, draw_uniforms
 from stages.rows import read_completion, user_turn
-from stages.training.compact import group_by_length
+from stages.training.completion_scores import score_completions
 from stages.training.objective import compute_output_loss
 
 Scores = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
@@ -48,7 +49,7 @@ class OptimiserClock(TrainerCallback):
 
 
 class CompactGRPOTrainer(GRPOTrainer):
-    """Samples with our decoder, scores rows of like length side by side, has logits of completion tokens alone.
+    """Samples with our decoder, scores completions of like length side by side and each prompt once.
 
     Log-probabilities and gradients are TRL's up to the order of floating-point sums. On a GPU, and for a model
     other than the tiny base model's kind, everything is TRL's own.
@@ -112,12 +113,12 @@ class CompactGRPOTrainer(GRPOTrainer):
         """
         assert self.drawn is not None
         rows = range(0, len(prompts), max(1, len(prompts) // PROBE_ROWS))
-        tokens = [torch.tensor(prompts[row] + completions[row]) for row in rows]
-        wanted = [torch.arange(len(prompts[row] + completions[row])) >= len(prompts[row]) for row in rows]
-        drawn = torch.cat([self.drawn[row, : len(completions[row])] for row in rows])
+        asked = pad_sequence([torch.tensor(prompts[row]) for row in rows], True, -1, padding_side="left")
+        answers = pad_sequence([torch.tensor(completions[row]) for row in rows], True, -1)
+        ids = torch.cat((asked, answers), dim=1)
         with torch.no_grad():
-            ids, mask = pad_sequence(tokens, batch_first=True), pad_sequence(wanted, batch_first=True)
-            scored, _ = score_tokens(self.model, ids, mask, self.temperature)
+            scored, _ = score_completions(self.model, ids.clamp(min=0), ids >= 0, answers.shape[1], self.temperature)
+        scored, drawn = scored[answers >= 0], self.drawn[list(rows), : answers.shape[1]][answers >= 0]
         self.check_hand_over(float((scored - drawn).abs().mean()), "ours")
 
     def check_hand_over(self, difference: float, sampler: str) -> None:
@@ -162,17 +163,11 @@ class CompactGRPOTrainer(GRPOTrainer):
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
             )
             return scores
+        score = partial(score_completions, model, input_ids, attention_mask, logits_to_keep, self.temperature)
         if torch.is_grad_enabled():
-            return self.score_by_length(model, input_ids, attention_mask, logits_to_keep)
+            return *score(), None
         with self.clock("reference"):
-            return self.score_by_length(model, input_ids, attention_mask, logits_to_keep)
-
-    def score_by_length(self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, keep: int) -> Scores:
-        groups = list(group_by_length(attention_mask.sum(dim=1)))
-        scored = [score_rows(model, input_ids[rows], attention_mask[rows], keep, self.temperature) for rows in groups]
-        back = torch.cat(groups).argsort()
-        log_probs, entropies = (torch.cat(part)[back] for part in zip(*scored, strict=True))
-        return log_probs, entropies, None
+            return *score(), None
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
         """TRL's loss; without KL only of the rows that have an advantage, since the others have no gradient."""
@@ -241,41 +236,3 @@ def select_rows(inputs: Mapping[str, Any], rows: torch.Tensor) -> dict[str, Any]
         name: value[rows] if isinstance(value, torch.Tensor) and value.shape[:1] == rows.shape else value
         for name, value in inputs.items()
     }
-
-
-def score_rows(
-    model: Qwen3ForCausalLM,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    logits_to_keep: int,
-    temperature: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(log-probabilities, entropies) of the completion tokens, (rows, logits_to_keep), 0 where padded."""
-    answered = attention_mask[:, -logits_to_keep:].bool()
-    chosen, entropies = score_tokens(model, *align_left(input_ids, attention_mask, answered), temperature)
-    empty = chosen.new_zeros(answered.shape)
-    return empty.masked_scatter(answered, chosen), empty.masked_scatter(answered, entropies)
-
-
-def score_tokens(
-    model: Any, tokens: torch.Tensor, wanted: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(log-probabilities, entropies) of the wanted tokens, row by row; `tokens` and `wanted` (rows, columns).
-
-    Padding stands right of every token, where causal attention does not look.
-    """
-    hidden = model.model(input_ids=tokens).last_hidden_state[:, :-1]
-    log_probs = (model.lm_head(hidden[wanted[:, 1:]]) / temperature).log_softmax(dim=-1)
-    chosen = log_probs.gather(1, tokens[wanted].unsqueeze(1)).squeeze(1)
-    return chosen, -(log_probs.detach().exp() * log_probs.detach()).sum(dim=-1)
-
-
-def align_left(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor, answered: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(tokens, which of them are of the completion), each row moved to the first column, (rows, longest)."""
-    lengths = attention_mask.sum(dim=1, keepdim=True)
-    starts = attention_mask.argmax(dim=1, keepdim=True)
-    places = torch.arange(int(lengths.max()))
-    trained = (places >= lengths - answered.sum(dim=1, keepdim=True)) & (places < lengths)
-    return pad(input_ids, (0, len(places))).gather(1, starts + places), trained
