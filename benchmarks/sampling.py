@@ -1,22 +1,25 @@
-"""Sampling on a CPU: the `cpu` engine against `generate` of transformers, on one checkpoint.
+"""Sampling on a CPU: the `cpu` engine against `generate` of transformers and, where it is, vLLM, on one checkpoint.
 
     python -m benchmarks.sampling CHECKPOINT [--repeats N]
+    .venv-vllm/bin/python -m benchmarks.sampling CHECKPOINT        # after `make vllm`
 
-Each side has the batch size that suits it best of those tried. Both answer the same prompts at the same
-settings; tokens are counted up to the end of each answer. Last, the share of prompts with equal greedy answers.
+Each side has the batch size that suits it best of those tried; vLLM makes batches of its own. All answer the same
+prompts at the same settings; tokens are counted up to the end of each answer. Last, the share of prompts with equal
+greedy answers of the first two.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
 from benchmarks.measurement import print_figure
 from stages.contract import Runtime
 from stages.domains import domain_names, domain_rng, load_domain
-from stages.engines import Sampling, load_engine
+from stages.engines import Engine, Sampling, load_engine
 
 PROMPTS_PER_DOMAIN = 24
 BATCH_SIZES = (64, 128, 256)
@@ -32,31 +35,32 @@ def main(arguments: Sequence[str]) -> None:
         for name in domain_names()
         for prompt in load_domain(name).generate("test", PROMPTS_PER_DOMAIN, domain_rng(0, name, "test"))
     ]
+    names = ["cpu", "transformers", *(["vllm"] if find_spec("vllm") else [])]
+    engines = {name: load_engine(name, given.checkpoint, Runtime(device="cpu")) for name in names}
     for temperature, top_p in ((1.0, 1.0), (0.6, 0.95)):
-        sides = {name: measure_engine(name, given, questions, temperature, top_p) for name in ("cpu", "transformers")}
-        ratio = median(sides["cpu"]) / median(sides["transformers"])
-        print_figure(f"sampled tokens, T {temperature}, cpu engine to generate", ratio, "x", sides)
-    answers = [answer_greedily(name, given.checkpoint, questions) for name in ("cpu", "transformers")]
+        sides = {name: measure_engine(engines[name], given.repeats, questions, temperature, top_p) for name in names}
+        for peer in names[1:]:
+            ratio = median(sides["cpu"]) / median(sides[peer])
+            print_figure(f"sampled tokens, T {temperature}, cpu engine to {peer}", ratio, "x", sides)
+    answers = [answer_greedily(engines[name], questions) for name in names[:2]]
     equal = [float(ours == theirs) for ours, theirs in zip(*answers, strict=True)]
     print_figure("equal greedy answers", sum(equal) / len(equal), "share", {"prompts": equal})
 
 
-def answer_greedily(name: str, checkpoint: Path, questions: Sequence[str]) -> list[str]:
-    sampling = Sampling(n=1, temperature=0.0, max_completion_length=128)
-    groups = load_engine(name, checkpoint, Runtime(device="cpu")).sample(questions, sampling, 0)
+def answer_greedily(engine: Engine, questions: Sequence[str]) -> list[str]:
+    groups = engine.sample(questions, Sampling(n=1, temperature=0.0, max_completion_length=128), 0)
     return [completion.text for group in groups for completion in group]
 
 
 def measure_engine(
-    name: str, given: argparse.Namespace, questions: Sequence[str], temperature: float, top_p: float
+    engine: Engine, repeats: int, questions: Sequence[str], temperature: float, top_p: float
 ) -> list[float]:
     """Tokens per second of each repeat, at the best of BATCH_SIZES."""
-    engine = load_engine(name, given.checkpoint, Runtime(device="cpu"))
     rates: list[list[float]] = []
     for batch_size in BATCH_SIZES:
         sampling = Sampling(n=4, temperature=temperature, top_p=top_p, max_completion_length=128, batch_size=batch_size)
         rates.append([])
-        for seed in range(given.repeats):
+        for seed in range(repeats):
             began = time.perf_counter()
             groups = engine.sample(questions, sampling, seed)
             tokens = sum(completion.tokens for group in groups for completion in group)

@@ -19,7 +19,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
-    Trainer,
     TrainerCallback,
     TrainerState,
     TrainingArguments,
@@ -36,7 +35,7 @@ from stages.rewards.preference import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, user_turn
 from stages.shards import hash_file
 from stages.training import grpo_trainer, monitoring, pretraining
-from stages.training.checkpoints import COMPLETE, multiply_in, newest_checkpoint, run_trainer
+from stages.training.checkpoints import COMPLETE, newest_checkpoint, run_trainer
 from stages.training.compact import IGNORED
 from stages.training.grpo import (
     make_arguments,
@@ -49,7 +48,7 @@ from stages.training.monitoring import ZERO_BATCHES, count_reflection, watch_zer
 from stages.training.pretraining import AnswerTrainer, PackedBlocks, build_model
 from stages.training.reward_model import RewardModel, split_held_out, train_pairwise, train_pointwise
 from stages.training.settings import ReinforcementConfig, RewardModelConfig, SupervisedConfig
-from stages.training.sft import CompactSFTTrainer, make_trainer, train_sft
+from stages.training.sft import CompactSFTTrainer, make_trainer
 from tests import micro_model
 
 GRPO = ReasoningRLConfig(
@@ -544,43 +543,6 @@ def test_pointwise_reward_model(micro_base: Path, tmp_path: Path) -> None:
     assert metrics["agreement"] > 0.9
     assert AutoModelForSequenceClassification.from_pretrained(context.output_dir).config.num_labels == 1
     assert "<think>" in AutoTokenizer.from_pretrained(context.output_dir).get_vocab()
-
-
-@pytest.mark.parametrize("trained", ["base", "sft", "pairwise", "pointwise"])
-@pytest.mark.parametrize(("precision", "expected"), [("float32", "ieee"), ("bfloat16", "bf16")])
-def test_only_training_multiplies_in_another_precision(
-    micro_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: str, precision: str, expected: str
-) -> None:
-    context, backend, seen = micro_model.make_context(tmp_path), torch.backends.mkldnn.matmul, set[str]()
-    step, before = Trainer.training_step, backend.fp32_precision
-
-    def watch(self: Trainer, *arguments: Any, **named: Any) -> torch.Tensor:
-        seen.add(backend.fp32_precision)
-        return step(self, *arguments, **named)
-
-    monkeypatch.setattr(Trainer, "training_step", watch)
-    change = {"cpu_matmul": precision, "epochs": 1}
-    reward_model = REWARD_MODEL.model_copy(update=change)
-    if trained == "base":
-        make_base_model(micro_model.BASE.model_copy(update={**change, "documents": 40}), context)
-    elif trained == "sft":
-        train_sft(micro_base, micro_model.make_sft_rows(8), micro_model.SFT.model_copy(update=change), context)
-    elif trained == "pairwise":
-        train_pairwise(micro_base, make_pairs(8), reward_model, context)
-    else:
-        rows = [
-            {"prompt": r["prompt"], "completion": r["chosen"], "safe": bool(n % 2)} for n, r in enumerate(make_pairs(8))
-        ]
-        train_pointwise(micro_base, rows, reward_model, context)
-    assert seen == {expected} and backend.fp32_precision == before
-
-
-def test_multiplying_in_bfloat16_loses_little() -> None:
-    left, right = torch.randn(256, 256), torch.randn(256, 256)
-    exact = left @ right
-    with multiply_in("bfloat16"):
-        rounded = left @ right
-    assert torch.allclose(exact, rounded, atol=0.5) and torch.equal(left @ right, exact)
 
 
 def test_rows_too_long_for_a_reward_model_are_counted(micro_base: Path, tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from transformers import (
 
 from stages.contract import DataError, Progress, StepContext, StepError
 from stages.shards import hash_file
-from stages.training.settings import Precision
 
 LogLine = Mapping[str, float | None]
 COMPLETE = "COMPLETE.json"
@@ -165,18 +163,6 @@ def shared_arguments(batch_size: int, seed: int, context: StepContext) -> dict[s
         "report_to": "none",
         "disable_tqdm": True,
     }
-
-
-@contextmanager
-def multiply_in(precision: Precision) -> Iterator[None]:
-    """What matrices in float32 are multiplied in on a CPU meanwhile."""
-    backend: Any = torch.backends.mkldnn
-    before = backend.matmul.fp32_precision
-    backend.matmul.fp32_precision = {"float32": "ieee", "bfloat16": "bf16"}[precision]
-    try:
-        yield
-    finally:
-        backend.matmul.fp32_precision = before
 
 
 def run_trainer(

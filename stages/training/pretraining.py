@@ -23,7 +23,7 @@ from transformers import (
 
 from stages.contract import DataError, Metrics, StepContext
 from stages.rows import THINK_CLOSE, THINK_OPEN, THOUGHTS
-from stages.training.checkpoints import last_loss, multiply_in, run_trainer, save_policy, shared_arguments
+from stages.training.checkpoints import last_loss, run_trainer, save_policy, shared_arguments
 from stages.training.compact import IGNORED, sum_losses
 from stages.training.muon import Muon
 from stages.training.settings import PretrainingConfig
@@ -218,8 +218,7 @@ def pretrain(config: PretrainingConfig, documents: Sequence[str], context: StepC
     trainer = AnswerTrainer(
         model=model, args=arguments, train_dataset=blocks, optimizers=(make_optimizer(model, config), None)
     )
-    with multiply_in(config.cpu_matmul):
-        log = run_trainer(trainer, context)
+    log = run_trainer(trainer, context)
     save_policy(model, tokenizer, context.output_dir)
     return {
         "parameters": model.num_parameters(),

@@ -22,7 +22,7 @@ from trl import RewardConfig, RewardTrainer
 from stages.contract import DataError, Metrics, StepContext
 from stages.domains import domain_rng
 from stages.rows import Row, assistant_turn, user_turn
-from stages.training.checkpoints import choose_device, multiply_in, run_trainer, save_policy, shared_arguments
+from stages.training.checkpoints import choose_device, run_trainer, save_policy, shared_arguments
 from stages.training.settings import RewardModelConfig
 
 CENTERING = 0.01
@@ -132,8 +132,7 @@ def train_pairwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig,
         train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "chosen", "rejected")} for row in train]),
         processing_class=tokenizer,
     )
-    with multiply_in(config.cpu_matmul):
-        run_trainer(trainer, context)
+    run_trainer(trainer, context)
     save_policy(model, tokenizer, context.output_dir)
     agreement = agree_on_pairs(model, tokenizer, held_out)
     counts = {"pairs": len(train), "held_out": len(held_out), "too_long": len(rows) - len(fitting)}
@@ -155,8 +154,7 @@ def train_pointwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig
         train_dataset=Dataset.from_dict(columns),
         data_collator=DataCollatorWithPadding(tokenizer),
     )
-    with multiply_in(config.cpu_matmul):
-        run_trainer(trainer, context)
+    run_trainer(trainer, context)
     save_policy(model, tokenizer, context.output_dir)
     logits = score_texts(model.eval(), tokenizer, _texts(tokenizer, held_out))
     labels = torch.tensor([row["safe"] for row in held_out])

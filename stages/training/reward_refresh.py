@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 
 from stages.domains import domain_rng
 from stages.rows import Row
-from stages.training.checkpoints import multiply_in
 from stages.training.grpo_trainer import sample_policy
 from stages.training.hacking_monitor import HackingMonitor
 from stages.training.reward_model import RewardModel, agree_on_pairs, drop_long, split_held_out
@@ -66,8 +65,7 @@ class RefreshReward(TrainerCallback):
         mixed = [*new, *rng.sample(self.replay, min(count, len(self.replay)))]
         rng.shuffle(mixed)
         before = self.measure(held_out)
-        with multiply_in(config.training.cpu_matmul):
-            self.refresh.model.learn(mixed, config.training)
+        self.refresh.model.learn(mixed, config.training)
         self.log(pairs=len(mixed), agreement_before=before, agreement_after=self.measure(held_out))
 
     def drop_long(self, pairs: Sequence[Row]) -> list[Row]:

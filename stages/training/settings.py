@@ -6,18 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stages.contract import StepConfig
 
-Precision = Literal["float32", "bfloat16"]
 
-
-class CPUPrecision(StepConfig):
-    """What training without a sampler may do on a CPU; RL may not, as sampler and trainer must agree."""
-
-    cpu_matmul: Precision = "float32"
-    """What a CPU multiplies matrices in; weights and sums stay float32. `bfloat16` takes less than half of the time on
-    a processor with instructions for it (AMX), and is float32 on others."""
-
-
-class PretrainingConfig(CPUPrecision):
+class PretrainingConfig(StepConfig):
     """The tiny base model: shape, and one pass of next-token prediction over the corpus."""
 
     vocabulary: int = Field(default=1792, ge=300)
@@ -54,7 +44,7 @@ class PretrainingConfig(CPUPrecision):
     """Passes over the corpus."""
 
 
-class SupervisedConfig(CPUPrecision):
+class SupervisedConfig(StepConfig):
     """Supervised fine-tuning on prompt and completion; only the completion is trained on."""
 
     epochs: float = Field(default=2.0, gt=0)
@@ -71,7 +61,7 @@ class SupervisedConfig(CPUPrecision):
     """Longest prompt + completion, in tokens (paper: 32,768); a longer row stops the step."""
 
 
-class RewardModelConfig(CPUPrecision):
+class RewardModelConfig(StepConfig):
     """A reward model: the SFT checkpoint with a scalar head (R1 v2 §2.3 and appendix B.2)."""
 
     epochs: float = Field(default=1.0, gt=0)

@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from stages.contract import DataError, Metrics, StepContext
 from stages.engines.decoder import can_decode
 from stages.rows import Row
-from stages.training.checkpoints import last_loss, multiply_in, run_trainer, save_policy, shared_arguments
+from stages.training.checkpoints import last_loss, run_trainer, save_policy, shared_arguments
 from stages.training.compact import IGNORED, group_by_length, sum_losses
 from stages.training.settings import SupervisedConfig
 
@@ -20,8 +20,7 @@ from stages.training.settings import SupervisedConfig
 def train_sft(policy: Path, rows: Sequence[Row], config: SupervisedConfig, context: StepContext) -> Metrics:
     """Fine-tunes `policy` on conversational `prompt` + `completion` rows."""
     trainer = make_trainer(policy, rows, config, context)
-    with multiply_in(config.cpu_matmul):
-        log = run_trainer(trainer, context)
+    log = run_trainer(trainer, context)
     save_policy(trainer.model, AutoTokenizer.from_pretrained(policy), context.output_dir)
     return {"rows": len(rows), "steps": trainer.state.global_step, "loss": last_loss(log)}
 
