@@ -71,6 +71,8 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, leave)
     if given.step == "ask":
+        if given.model is None or not given.question:
+            parser.error("ask lacks --model or --question; expected the folder of a policy and a text")
         return answer(given.model, given.question)
     if given.spec is None:
         parser.error("--spec is missing; expected the JSON file of the step")

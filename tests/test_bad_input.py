@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stages.__main__ import CONFIG, DATA, run_spec
+from stages.__main__ import CONFIG, DATA, main, run_spec
 from stages.contract import DataError
 from stages.reasoning_rl import ReasoningRLConfig, train_reasoning_rl
 from stages.rows import Prompt, read_rows, write_rows
@@ -132,3 +132,19 @@ def test_prompts_that_rl_cannot_draw_from(
     config = {"domain_shares": shares}
     ended, error = run_step(tmp_path, "reasoning_rl", "reasoning_rl", config, **inputs)
     assert ended == code and message in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ask"], "ask lacks --model or --question; expected the folder of a policy and a text"),
+        (["ask", "--model", "policy"], "ask lacks --model or --question"),
+        (["sft"], "--spec is missing; expected the JSON file of the step"),
+    ],
+)
+def test_a_command_that_lacks_something_says_what(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match=str(CONFIG)):
+        main(arguments)
+    assert message in capsys.readouterr().err
