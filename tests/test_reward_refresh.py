@@ -98,11 +98,11 @@ def test_a_refresh_leaves_the_random_numbers_of_training_alone(
     """What is drawn before and right after it is drawn alike in a run that has none."""
     _, with_refresh, _ = train(micro_base, reward_model, tmp_path / "with", Judge())
     _, without, _ = train(micro_base, reward_model, tmp_path / "without", Judge(), every=400)
-    lengths, rewards = (
+    entropies, rewards = (
         [[line[name] for line in log if name in line] for log in (with_refresh, without)]
-        for name in ("completions/mean_length", "reward")
+        for name in ("entropy", "reward")
     )
-    assert lengths[0][:5] == lengths[1][:5] and len(set(lengths[0])) > 1
+    assert entropies[0][:5] == entropies[1][:5] and len(set(entropies[0])) > 1
     assert rewards[0][:4] == rewards[1][:4] and rewards[0][4] != rewards[1][4]
 
 
