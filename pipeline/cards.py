@@ -86,11 +86,28 @@ def load_rows(splits: Sequence[str], folder: str) -> str:
 
 
 def render_metrics(metrics: Mapping[str, Any]) -> str:
-    """A Markdown table of all metrics, nested ones by dotted name."""
-    rows = list(flatten(metrics))
+    """Markdown tables: all single metrics, nested ones by dotted name, then each list of rows, as a funnel's steps."""
+    leaves = list(flatten(metrics))
+    tables = {name: value for name, value in leaves if is_table(value)}
+    singles = render_table(("metric", "value"), cut_rows([leaf for leaf in leaves if leaf[0] not in tables]))
+    listed = [
+        f"### {name}\n\n{render_table(list(rows[0]), cut_rows([list(row.values()) for row in rows]))}"
+        for name, rows in tables.items()
+    ]
+    return "\n\n".join([singles, *listed] if singles else listed)
+
+
+def is_table(value: Any) -> bool:
+    """Whether it is a list of rows with the same columns."""
+    if not isinstance(value, list) or not value or not all(isinstance(row, Mapping) for row in value):
+        return False
+    return all(row.keys() == value[0].keys() for row in value)
+
+
+def cut_rows(rows: Sequence[Sequence[object]]) -> list[Sequence[object]]:
     left = len(rows) - MOST_METRICS
-    more = [(f"... and {left} more", "see record.json")] if left > 0 else []
-    return render_table(("metric", "value"), [*rows[:MOST_METRICS], *more])
+    more = [(f"... and {left} more", "see record.json", *[""] * (len(rows[0]) - 2))] if left > 0 else []
+    return [*rows[:MOST_METRICS], *more]
 
 
 def render_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -100,16 +117,20 @@ def render_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str
 
 
 def render_cell(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else write_text(value)
     text = " ".join(text.split()).replace("|", "\\|")
     return text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]} ..."
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+def write_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of every leaf; an estimate with its interval is one leaf."""
     for name, value in values.items():
         if not isinstance(value, Mapping):
-            yield f"{prefix}{name}", json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+            yield f"{prefix}{name}", value
         elif {"mean", "low", "high"} <= value.keys():
             yield f"{prefix}{name}", f"{value['mean']:.4g} [{value['low']:.4g}, {value['high']:.4g}]"
         else:

@@ -346,7 +346,7 @@ def describe_set(
         "shortfall": shortfall,
         "remedies": {d: suggest_remedy(d, quotas[d], counts.get(d, 0), asked.get(d)) for d in shortfall},
         "funnel": funnel.steps,
-        "teacher_funnel": fill_sampled_funnel(columns, count_reasons(taught), TEACHER).steps,
+        **({"teacher_funnel": fill_sampled_funnel(columns, count_reasons(taught), TEACHER).steps} if taught else {}),
         "supervised_funnel": fill_supervised_funnel(columns).steps,
         "solve_rate": measure_solve_rate(funnel),
         "prompts": {domain: dict(zip(("asked", "solved"), pair, strict=True)) for domain, pair in asked.items()},

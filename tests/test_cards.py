@@ -77,6 +77,18 @@ def test_evaluation_is_carded_as_its_samples(tmp_path: Path) -> None:
     assert card.data.configs[0]["data_files"][0]["split"] == "samples"
 
 
+def test_a_funnel_is_a_table_of_its_own(tmp_path: Path) -> None:
+    steps = [
+        {"filter": "format", "dropped": 1037, "left": 954_349},
+        {"filter": "length", "dropped": 0, "left": 954_349},
+    ]
+    metrics = {"rows": 3, "funnel": steps, "monitor": {"readings": [{"step": n, "score": 0.5} for n in range(90)]}}
+    text = read_card(make_record("dataset", "sft_data", metrics=metrics), tmp_path, DatasetCard).text
+    assert "### funnel\n\n| filter | dropped | left |\n| --- | --- | --- |\n| format | 1037 | 954349 |" in text
+    assert "### monitor.readings\n\n| step | score |" in text and "| ... and 10 more | see record.json |" in text
+    assert "| rows | 3 |" in text and "[{" not in text
+
+
 def test_body_shows_inputs_config_and_metrics(tmp_path: Path) -> None:
     text = read_card(make_record("policy", "reasoning_rl"), tmp_path, ModelCard).text
     for line in (
