@@ -37,6 +37,7 @@ from stages.shards import hash_file
 from stages.training import grpo_trainer, monitoring, pretraining
 from stages.training.checkpoints import COMPLETE, newest_checkpoint, run_trainer
 from stages.training.compact import IGNORED
+from stages.training.completion_scores import score_completions
 from stages.training.grpo import (
     make_arguments,
     permute_rewards,
@@ -249,6 +250,25 @@ def test_compact_scores_and_gradients_are_those_of_trl(micro_base: Path, tmp_pat
         found.append((log_probs[answered], entropies[answered], gradients))
     for stock, compact in zip(*found, strict=True):
         assert torch.allclose(stock, compact, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_shared_prompts_are_the_same_each_time(micro_base: Path) -> None:
+    """Sums over the completions of a prompt in an order of their own would end a resumed run elsewhere."""
+    model = AutoModelForCausalLM.from_pretrained(micro_base)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(4, 300, (4, 160), generator=generator).repeat(16, 1)
+    ids[:, 150:] = torch.randint(4, 300, (64, 10), generator=generator)
+    found, before = list[torch.Tensor](), torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        for _ in range(8):
+            model.zero_grad()
+            log_probs, _ = score_completions(model, ids, torch.ones_like(ids), 10, 1.0)
+            log_probs.sum().backward()
+            found.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(gradients, found[0]) for gradients in found)
 
 
 def test_rollouts_on_a_cpu_stand_beside_their_prompts(micro_base: Path, tmp_path: Path) -> None:

@@ -89,16 +89,19 @@ def score_tokens(
     places = torch.arange(read.shape[1])
     before = (torch.arange(longest) < lengths[:, None])[:, None].expand(-1, len(places), -1)
     own = (places[:, None] >= places).expand(len(tokens), -1, -1)
+    # With index_select gradients are summed in order; indexing sums them as threads come.
+    past = [
+        (keys[:, :, :longest].index_select(0, prompt_of), values[:, :, :longest].index_select(0, prompt_of))
+        for keys, values in prefixes.caches
+    ]
     hidden = model.model(
         input_ids=read,
         position_ids=lengths[:, None] + places,
         attention_mask=torch.cat((before, own), dim=2)[:, None],
-        past_key_values=DynamicCache(
-            [(k[prompt_of, :, :longest], v[prompt_of, :, :longest]) for k, v in prefixes.caches]
-        ),
+        past_key_values=DynamicCache(past),
         use_cache=True,
     ).last_hidden_state
-    hidden = torch.cat((prefixes.last[prompt_of, None], hidden), dim=1)[:, :columns]
+    hidden = torch.cat((prefixes.last.index_select(0, prompt_of)[:, None], hidden), dim=1)[:, :columns]
     log_probs = (model.lm_head(hidden[wanted]) / temperature).log_softmax(dim=-1)
     chosen = log_probs.gather(1, tokens[wanted].unsqueeze(1)).squeeze(1)
     return chosen, -(log_probs.detach().exp() * log_probs.detach()).sum(dim=-1)
