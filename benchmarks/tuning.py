@@ -8,14 +8,14 @@ from pathlib import Path
 from benchmarks.arms import Arm, Trained, show, train
 
 DEV = ("evaluation.split=dev",)
-HALF = ("steps=150",)
+HALF = ("steps=100",)
 VARIATIONS = {
     "as in the demo": HALF,
-    "learning rate 1e-4": (*HALF, "learning_rate=1.0e-4"),
-    "learning rate 4e-4": (*HALF, "learning_rate=4.0e-4"),
-    "no warm-up": (*HALF, "warmup_steps=0"),
-    "16 prompts a step, half of the steps": ("prompts_per_step=16", "steps=75"),
-    "one update a rollout": (*HALF, "minibatches=1"),
+    "learning rate 1.5e-4": (*HALF, "learning_rate=1.5e-4"),
+    "learning rate 6e-4": (*HALF, "learning_rate=6.0e-4"),
+    "warm-up of 10 steps": (*HALF, "warmup_steps=10"),
+    "16 prompts a step, half of the steps": ("prompts_per_step=16", "steps=50"),
+    "two updates a rollout": (*HALF, "minibatches=2"),
     "beta 0.01": (*HALF, "beta=0.01"),
     "weight of language 0.3": (*HALF, "reward_weights.language_consistency=0.3"),
 }

@@ -28,6 +28,7 @@ from stages.training.hacking_monitor import Watch
 from stages.training.reward_model import RewardModel, train_pairwise, train_pointwise
 from stages.training.reward_refresh import Refresh
 from stages.training.settings import RewardModelConfig, RewardRefresh
+from stages.training.sft import train_sft
 from tests import micro_model
 
 GRPO = ReasoningRLConfig(
@@ -42,6 +43,8 @@ GRPO = ReasoningRLConfig(
     save_steps=2,
     reward_weights={"accuracy": 1.0, "think_format": 1.0, "language_consistency": 1.0, "please": 1.0},
 )
+MUON = {"matrix_learning_rate": 0.005}
+SFT = micro_model.SFT.model_copy(update=MUON)
 REWARD_MODEL = RewardModelConfig(epochs=50, batch_size=8, learning_rate=3e-3, max_length=384, held_out=0.2)
 REFRESH = RewardRefresh(steps=5, training=REWARD_MODEL.model_copy(update={"epochs": 2}))
 
@@ -69,7 +72,7 @@ def prefer_longer(groups: Sequence[Sequence[str]]) -> list[Row]:
 
 
 def train_by_example(base: Path, folder: Path) -> None:
-    micro_model.train(base, folder, 400)
+    train_sft(base, micro_model.make_sft_rows(400), SFT, micro_model.make_context(folder))
 
 
 def make_pairs() -> list[Row]:
@@ -85,7 +88,8 @@ def make_pairs() -> list[Row]:
 
 
 def train_on_pairs(base: Path, folder: Path) -> None:
-    train_pairwise(base, make_pairs(), REWARD_MODEL, micro_model.make_context(folder))
+    config = REWARD_MODEL.model_copy(update=MUON)
+    train_pairwise(base, make_pairs(), config, micro_model.make_context(folder))
 
 
 def train_on_labels(base: Path, folder: Path) -> None:

@@ -1,11 +1,13 @@
 """Muon against PyTorch's own, and its state through a checkpoint."""
 
 import copy
+from pathlib import Path
 
 import torch
 from torch.nn import Parameter
+from transformers import AutoModelForSequenceClassification
 
-from stages.training.muon import BETAS, Muon, orthogonalize
+from stages.training.muon import BETAS, Muon, choose_optimizer, orthogonalize
 
 SHAPES = ((8, 24), (24, 8), (16, 16), (8, 24))
 RATES, DECAY = (0.02, 0.003), 0.1
@@ -20,6 +22,24 @@ def make_parameters() -> tuple[list[Parameter], list[Parameter]]:
 
 def make_muon(matrices: list[Parameter], others: list[Parameter]) -> Muon:
     return Muon(matrices, others, RATES, DECAY)
+
+
+def test_matrices_are_those_between_embeddings_and_heads(micro_base: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(micro_base, num_labels=1)
+    optimizer = choose_optimizer(model, RATES)
+    assert optimizer is not None
+    matrices, others = ({id(value) for value in group["params"]} for group in optimizer.param_groups)
+    names = {name: id(value) for name, value in model.named_parameters()}
+    assert {name for name, number in names.items() if number in matrices} == {
+        f"model.layers.0.{part}_proj.weight"
+        for part in ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down")
+    }
+    assert matrices | others == set(names.values())
+
+
+def test_without_a_rate_for_matrices_the_optimiser_is_left_to_the_trainer(micro_base: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(micro_base, num_labels=1)
+    assert choose_optimizer(model, (0.0, 1e-3)) is None
 
 
 def train(optimizer: torch.optim.Optimizer, parameters: list[Parameter], seed: int) -> None:

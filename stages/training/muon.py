@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 from torch.optim import AdamW, Optimizer
 
 MOMENTUM = 0.95
@@ -64,6 +64,27 @@ class Muon(Optimizer):
         scale = rate * max(1, rows / columns) ** 0.5
         for parameter, update in zip(alike, orthogonalize(torch.stack(looked_ahead)), strict=True):
             parameter.mul_(1 - rate * decay).sub_(update, alpha=scale)
+
+
+def choose_optimizer(model: Module, rates: tuple[float, float], decay: float = 0.0) -> Muon | None:
+    """Muon for `model`, with `rates` of matrices and of others; None, a trainer's own AdamW, if that of matrices is 0.
+
+    Embeddings and the language-model head are among the others.
+    """
+    if not rates[0]:
+        return None
+    parameters = dict(model.named_parameters())
+    matrices = {
+        name
+        for name, values in parameters.items()
+        if values.ndim == 2 and not any(end in name for end in ("embed", "lm_head", "score"))
+    }
+    return Muon(
+        [values for name, values in parameters.items() if name in matrices],
+        [values for name, values in parameters.items() if name not in matrices],
+        rates,
+        decay,
+    )
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:

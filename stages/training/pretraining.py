@@ -25,7 +25,7 @@ from stages.contract import DataError, Metrics, StepContext
 from stages.rows import THINK_CLOSE, THINK_OPEN, THOUGHTS
 from stages.training.checkpoints import last_loss, run_trainer, save_policy, shared_arguments
 from stages.training.compact import IGNORED, sum_losses
-from stages.training.muon import Muon
+from stages.training.muon import choose_optimizer
 from stages.training.settings import PretrainingConfig
 
 PIECES = r"=[A-Z]|\p{Han}|\p{N}| ?[^\s\p{P}\p{S}\p{N}\p{Han}]+| ?[^\s\p{L}\p{N}]+|\s+"
@@ -215,9 +215,8 @@ def pretrain(config: PretrainingConfig, documents: Sequence[str], context: StepC
         train_sampling_strategy="sequential",
         save_steps=SAVE_STEPS,
     )
-    trainer = AnswerTrainer(
-        model=model, args=arguments, train_dataset=blocks, optimizers=(make_optimizer(model, config), None)
-    )
+    optimizer = choose_optimizer(model, (config.matrix_learning_rate, config.learning_rate), config.weight_decay)
+    trainer = AnswerTrainer(model=model, args=arguments, train_dataset=blocks, optimizers=(optimizer, None))
     log = run_trainer(trainer, context)
     save_policy(model, tokenizer, context.output_dir)
     return {
@@ -225,17 +224,6 @@ def pretrain(config: PretrainingConfig, documents: Sequence[str], context: StepC
         "tokens": int((blocks.input_ids != tokenizer.pad_token_id).sum()),
         "loss": last_loss(log),
     }
-
-
-def make_optimizer(model: Module, config: PretrainingConfig) -> Muon:
-    parameters = dict(model.named_parameters())
-    matrices = {name for name, values in parameters.items() if values.ndim == 2 and "embed" not in name}
-    return Muon(
-        [values for name, values in parameters.items() if name in matrices],
-        [values for name, values in parameters.items() if name not in matrices],
-        rates=(config.matrix_learning_rate, config.learning_rate),
-        decay=config.weight_decay,
-    )
 
 
 def import_checkpoint(source: Path, target: Path) -> Metrics:

@@ -23,6 +23,7 @@ from stages.contract import DataError, Metrics, StepContext
 from stages.domains import domain_rng
 from stages.rows import Row, assistant_turn, user_turn
 from stages.training.checkpoints import choose_device, run_trainer, save_policy, shared_arguments
+from stages.training.muon import Muon, choose_optimizer
 from stages.training.settings import RewardModelConfig
 
 CENTERING = 0.01
@@ -131,6 +132,7 @@ def train_pairwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig,
         ),
         train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "chosen", "rejected")} for row in train]),
         processing_class=tokenizer,
+        optimizers=_optimizers(model, config),
     )
     run_trainer(trainer, context)
     save_policy(model, tokenizer, context.output_dir)
@@ -153,6 +155,7 @@ def train_pointwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig
         args=TrainingArguments(**_arguments(config, context)),
         train_dataset=Dataset.from_dict(columns),
         data_collator=DataCollatorWithPadding(tokenizer),
+        optimizers=_optimizers(model, config),
     )
     run_trainer(trainer, context)
     save_policy(model, tokenizer, context.output_dir)
@@ -170,6 +173,10 @@ def _arguments(config: RewardModelConfig, context: StepContext) -> dict[str, Any
         "learning_rate": config.learning_rate,
         "save_steps": 50,
     }
+
+
+def _optimizers(model: PreTrainedModel, config: RewardModelConfig) -> tuple[Muon | None, None]:
+    return choose_optimizer(model, (config.matrix_learning_rate, config.learning_rate)), None
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], column: str = "completion") -> list[str]:

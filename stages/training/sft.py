@@ -14,6 +14,7 @@ from stages.engines.decoder import can_decode
 from stages.rows import Row
 from stages.training.checkpoints import last_loss, run_trainer, save_policy, shared_arguments
 from stages.training.compact import IGNORED, group_by_length, sum_losses
+from stages.training.muon import choose_optimizer
 from stages.training.settings import SupervisedConfig
 
 
@@ -51,16 +52,18 @@ def make_trainer(policy: Path, rows: Sequence[Row], config: SupervisedConfig, co
         num_train_epochs=config.epochs,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr": config.final_learning_rate},
+        lr_scheduler_kwargs={"min_lr_rate": config.final_learning_rate / config.learning_rate},
         warmup_steps=config.warmup_steps,
         max_length=config.max_length,
         completion_only_loss=True,
         packing=False,
         save_steps=50,
     )
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype="float32", use_safetensors=True)
     return CompactSFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(policy, dtype="float32", use_safetensors=True),
+        model=model,
         args=arguments,
+        optimizers=(choose_optimizer(model, (config.matrix_learning_rate, config.learning_rate)), None),
         train_dataset=Dataset.from_list([{key: row[key] for key in ("prompt", "completion")} for row in rows]),
         processing_class=tokenizer,
     )
