@@ -127,7 +127,7 @@ class Decoder:
                 break
             if done.float().mean() >= COMPACT_AT:
                 going = (~done).nonzero().squeeze(1)
-                cache, visible = cache[:, :, going], visible[going]
+                cache, visible = keep_rows(cache, going, column + position), visible[going]
                 rows, chosen, done = rows[going], chosen[going], done[going]
             logits = self._step(chosen, cache, visible, column + position)
         return [cut_after(row, scores, ends) for row, scores in zip(tokens.tolist(), log_probs.tolist(), strict=True)]
@@ -144,7 +144,7 @@ class Decoder:
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         made = self.model(input_ids=ids, attention_mask=mask, use_cache=True, logits_to_keep=1)
         heads, size = self.config.num_key_value_heads, self.config.head_dim
-        cache = torch.zeros(len(self.layers), 2, len(prompts) * n, heads, width + limit, size)
+        cache = torch.empty(len(self.layers), 2, len(prompts) * n, heads, width + limit, size)
         for own, layer in zip(cache, made.past_key_values.layers, strict=True):
             own[0, :, :, :width] = layer.keys.repeat_interleave(n, dim=0)
             own[1, :, :, :width] = layer.values.repeat_interleave(n, dim=0)
@@ -187,6 +187,14 @@ class Decoder:
         queries = rotated[:, :-heads].view(len(normed), heads, -1, size)
         read = scaled_dot_product_attention(queries, own[0, :, :, : last + 1], own[1, :, :, : last + 1], attn_mask=seen)
         return read.reshape(len(normed), -1)
+
+
+def keep_rows(cache: torch.Tensor, rows: torch.Tensor, columns: int) -> torch.Tensor:
+    """The cache of some rows. Only the first `columns` are copied; the others hold nothing yet."""
+    layers, parts, _, heads, width, size = cache.shape
+    kept = cache.new_empty(layers, parts, len(rows), heads, width, size)
+    kept[..., :columns, :] = cache[:, :, rows, :, :columns]
+    return kept
 
 
 def join_weights(layer: Any) -> Layer:
