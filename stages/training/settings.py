@@ -56,7 +56,8 @@ class SupervisedConfig(StepConfig):
     final_learning_rate: float = Field(default=5e-6, ge=0)
     """Where the cosine schedule ends (paper: 5e-6)."""
     matrix_learning_rate: float = Field(default=0.0, ge=0)
-    """Peak for the weight matrices if Muon trains them, on the same schedule; 0 = AdamW trains all, as in the paper."""
+    """Peak for the weight matrices if Muon trains them, on the same schedule; 0 = AdamW trains all, as in the paper.
+    Muon needs whole matrices: not with weights in shards."""
     warmup_steps: int = Field(default=0, ge=0)
     """Optimiser steps of linear warm-up (not in the paper)."""
     max_length: int = Field(default=32768, ge=2)
@@ -73,7 +74,8 @@ class RewardModelConfig(StepConfig):
     learning_rate: float = Field(default=6e-6, gt=0)
     """Peak learning rate, linear decay (paper: 6e-6)."""
     matrix_learning_rate: float = Field(default=0.0, ge=0)
-    """Peak for the weight matrices if Muon trains them, on the same schedule; 0 = AdamW trains all, as in the paper."""
+    """Peak for the weight matrices if Muon trains them, on the same schedule; 0 = AdamW trains all, as in the paper.
+    Muon needs whole matrices: not with weights in shards."""
     max_length: int = Field(default=8192, ge=2)
     """Longest prompt + response, in tokens (paper: 8,192)."""
     held_out: float = Field(default=0.1, gt=0, lt=1)
