@@ -21,10 +21,10 @@ from trl import GRPOTrainer
 
 from benchmarks.measurement import print_figure
 from stages.contract import Runtime, StepContext
-from stages.reasoning_rl import ReasoningRLConfig
 from stages.rows import Prompt, read_prompts
 from stages.training.grpo import make_arguments, make_rows
 from stages.training.grpo_trainer import CompactGRPOTrainer
+from stages.training.settings import ReinforcementConfig
 
 WARM_UP = 2
 DEVICE_BATCHES = (16, 32, 64)
@@ -74,7 +74,7 @@ def measure(
     device_batch: int,
 ) -> list[float]:
     """Sampled tokens per second of each step."""
-    config = ReasoningRLConfig(
+    config = ReinforcementConfig(
         steps=given.steps + WARM_UP,
         prompts_per_step=8,
         num_generations=given.group,

@@ -147,13 +147,16 @@ def spread_shared(raw: Mapping[str, Any], steps: Sequence[Step]) -> tuple[dict[s
 
 def describe_error(error: ErrorDetails, path: Path, overridden: set[Location], model: type[BaseModel]) -> str:
     location = error["loc"]
-    where = "--set" if location in overridden else str(path)
+    given = any(location[: len(other)] == other or other[: len(location)] == location for other in overridden)
+    where = "--set" if location and given else str(path)
     field = ".".join(map(str, location))
     if error["type"] == "extra_forbidden":
         return f"{where}: {field} is not a known key{suggest(str(location[-1]), known_keys(model, location[:-1]))}"
     if error["type"] == "missing":
         return f"{where}: {field} is missing; expected a value"
-    return f"{where}: {field} is {error['input']!r}; {error['msg'].replace('Input should be', 'expected')}"
+    what = "" if isinstance(error["input"], Mapping | BaseModel) else f" is {error['input']!r}"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{where}: {field}{what}{';' if what else ':'} {message}"
 
 
 def suggest(name: str, known: Sequence[str]) -> str:

@@ -103,8 +103,7 @@ def run_spec(name: str, spec: Mapping[str, Any]) -> int:
         write_result(spec, {"error": str(error), "type": type(error).__name__})
         return exit_code(error)
     except (MemoryError, RuntimeError) as error:
-        # The class is torch's; its name is enough to know it without importing torch.
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        if not is_memory(error):
             raise
         write_result(spec, {"error": describe_memory(error), "type": StepError.__name__})
         return MEMORY
@@ -134,9 +133,16 @@ def exit_code(error: PipelineError) -> int:
     return DATA if isinstance(error, (DataError, ArtifactError)) else FAILED
 
 
+def is_memory(error: BaseException) -> bool:
+    """Whether memory ran out. The class is torch's, and on a CPU only the text tells; neither needs torch imported."""
+    named = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or named
+
+
 def describe_memory(error: BaseException) -> str:
     detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"out of memory: {detail}; lower runtime.per_device_batch_size or the sampling batch_size of the step"
+    mend = "lower runtime.per_device_batch_size, the sampling batch_size of the step, or in RL prompts_per_step"
+    return f"out of memory: {detail}; {mend}"
 
 
 def write_result(spec: Mapping[str, Any], result: Mapping[str, Any]) -> None:

@@ -8,17 +8,17 @@ model its set names; reasoning prompts keep their rules.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages.contract import DataError, Metrics, Step, StepConfig, StepContext
 from stages.domains import domain_rng, load_domain
-from stages.engines import Sampling, load_engine
+from stages.engines import EngineName, Sampling, load_engine
 from stages.judging import JudgeConfig
 from stages.measures import mean_of
 from stages.mixture import count_visits, draw_prompts, draw_reasoning, share_out
 from stages.preference_judging import balance_lengths, judge_groups, load_preference_judge
-from stages.rewards import load_reward
-from stages.rewards.preference import Preference, PreferenceReward
+from stages.preference_reward import Preference, PreferenceReward
+from stages.rewards import check_rewards, load_reward
 from stages.rows import (
     Prompt,
     RewardSource,
@@ -55,7 +55,7 @@ class HelpfulPairsConfig(StepConfig):
     """Pairs judged per prompt."""
     sampling: Sampling = Sampling(n=4)
     """How candidates are drawn from the SFT checkpoint."""
-    engine: str = "transformers"
+    engine: EngineName = "transformers"
     """Engine that samples from it."""
     judge: JudgeConfig | None = None
     """Model that scores the answers of a pair; without one the domains' rules do, which know the tiny world alone. At
@@ -75,7 +75,7 @@ class SafetyLabelsConfig(StepConfig):
     """Safety prompts to sample candidates for (paper: 106,000)."""
     sampling: Sampling = Sampling(n=4)
     """How candidates are drawn from the SFT checkpoint."""
-    engine: str = "transformers"
+    engine: EngineName = "transformers"
     """Engine that samples from it."""
     judge: JudgeConfig | None = None
     """Model that says which responses are safe; without one the domains' rules do, which know the tiny world alone."""
@@ -115,6 +115,11 @@ class AllScenarioRLConfig(ReinforcementConfig):
     preference_share: float = Field(default=400 / 1700, gt=0, le=1)
     """Last part of the steps, in which `shares` hold; before it there are rule-rewarded prompts alone (R1 v2
     §3.2.2: preference rewards only in the last 400 of 1,700 steps, since more of them led to reward hacking)."""
+
+    @field_validator("reward_weights")
+    @classmethod
+    def check_rewards(cls, weights: dict[str, float]) -> dict[str, float]:
+        return check_rewards(weights, get_args(Preference))
 
     @model_validator(mode="after")
     def check_refresh(self) -> "AllScenarioRLConfig":

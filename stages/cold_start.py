@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from stages.contract import DataError, Metrics, Step, StepConfig, StepContext, StepError
 from stages.domains import domain_rng, group_of
-from stages.engines import Completion, Engine, Sampling, load_engine
+from stages.engines import Completion, Engine, EngineName, Sampling, load_engine
 from stages.filters import (
     Candidate,
     Funnel,
@@ -48,7 +48,7 @@ class Teacher(StepConfig):
 
     path: str
     """Checkpoint folder of the teacher."""
-    engine: str = "transformers"
+    engine: EngineName = "transformers"
     """Engine that samples from it."""
     instruction: str = "Rewrite so that it is easy to read and keeps every step:\n{completion}"
     """What it is asked; `{completion}` stands for the text."""
@@ -61,7 +61,7 @@ class ColdStartDataConfig(StepConfig):
     file: str | AnsweredFile = ""
     """Answered questions for `method: file`: the path of a file with columns `question` and `completion`, or a source
     that says more."""
-    engine: str = "transformers"
+    engine: EngineName = "transformers"
     """Engine that samples from the base model or R1-Zero."""
     prompts: int = Field(default=4000, ge=1)
     """Reasoning prompts to sample for, taken in turn from the domains."""

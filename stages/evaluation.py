@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from stages.contract import DataError, Metrics, Progress, Step, StepConfig, StepContext
 from stages.domains import Group, group_of, load_domain
 from stages.domains.safety_domain import is_refusal
-from stages.engines import Completion, Sampling, load_engine
+from stages.engines import Completion, EngineName, Sampling, load_engine
 from stages.measures import Value, average_by_problem, estimate, vote_by_problem, win_rate
 from stages.rewards import load_reward
 from stages.rows import (
@@ -61,7 +61,7 @@ class EvaluationConfig(StepConfig):
     """The first so many prompts of each domain; 0 = all."""
     bootstrap_samples: int = Field(default=1000, ge=100)
     """Resamples of the problems behind each 95 % interval."""
-    engine: str = "transformers"
+    engine: EngineName = "transformers"
     """File name in `stages/engines`, without `_engine.py`."""
 
     @field_validator("settings")

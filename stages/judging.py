@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from stages.contract import Runtime, StepError
-from stages.engines import Engine, Sampling, load_engine
+from stages.engines import Engine, EngineName, Sampling, load_engine
 from stages.filters import Candidate, TextRules, find_fault_before_judging, find_fault_of_style, score_answers
 from stages.rows import split_completion
 
@@ -43,7 +43,7 @@ class ModelConfig(BaseModel):
 
     path: str
     """Its checkpoint folder; with `openai` its configuration, template and tokenizer are enough."""
-    engine: str = "transformers"
+    engine: EngineName = "transformers"
     """Engine that samples from it."""
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.contract import ConfigError, Metrics, Step, StepConfig, StepContext
-from stages.domains import domain_rng, load_domain
+from stages.domains import domain_names, domain_rng, load_domain
 from stages.math_verifier import find_ungradable
 from stages.problem_files import BadRow, RowSource, read_problems, write_quarantine
 from stages.rows import Prompt, Split, write_rows
@@ -50,6 +50,13 @@ class PromptsConfig(StepConfig):
     """Domains by id. Taken from the profile's `domains` unless set."""
     decontamination_ngram: int = Field(default=10, ge=2)
     """A training row that shares so many consecutive words with a test row is dropped (R1 v2 appendix D.1: 10)."""
+
+    @field_validator("domains")
+    @classmethod
+    def check_domains(cls, domains: dict[str, DomainConfig]) -> dict[str, DomainConfig]:
+        if unknown := sorted(domains.keys() - set(domain_names())):
+            raise ValueError(f"no domain is called {', '.join(unknown)}; expected some of {', '.join(domain_names())}")
+        return domains
 
 
 def enabled_domains(domains: Mapping[str, DomainConfig]) -> dict[str, DomainConfig]:

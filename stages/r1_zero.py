@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from stages.contract import Metrics, Step, StepContext
 from stages.mixture import count_visits, draw_reasoning
-from stages.rewards import load_reward
+from stages.rewards import check_rewards, load_reward
 from stages.rows import read_prompts
 from stages.training.settings import ReinforcementConfig
 
@@ -29,6 +29,11 @@ class R1ZeroConfig(ReinforcementConfig):
     """What the base model goes on from; `{prompt}` stands for the question (paper: Table 1)."""
     reward_weights: dict[str, float] = Field(default_factory=lambda: {"accuracy": 1.0, "think_format": 1.0})
     """Weight of each reward (paper: a plain sum, eq. 4)."""
+
+    @field_validator("reward_weights")
+    @classmethod
+    def check_rewards(cls, weights: dict[str, float]) -> dict[str, float]:
+        return check_rewards(weights)
 
     @field_validator("template")
     @classmethod

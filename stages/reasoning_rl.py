@@ -3,9 +3,11 @@
 Paper: R1 v2 §3.2.1 (hyper-parameters), eq. 4 (accuracy + format) and eq. 7 (language consistency).
 """
 
+from pydantic import field_validator
+
 from stages.contract import Metrics, Step, StepContext
 from stages.mixture import count_visits, draw_reasoning
-from stages.rewards import load_reward
+from stages.rewards import check_rewards, load_reward
 from stages.rows import read_prompts
 from stages.training.settings import ReinforcementConfig
 
@@ -13,6 +15,11 @@ from stages.training.settings import ReinforcementConfig
 class ReasoningRLConfig(ReinforcementConfig):
     permute_rewards: bool = False
     """Control experiment: rewards are shuffled within the batch, so nothing can be learned from them."""
+
+    @field_validator("reward_weights")
+    @classmethod
+    def check_rewards(cls, weights: dict[str, float]) -> dict[str, float]:
+        return check_rewards(weights)
 
 
 def train_reasoning_rl(config: ReasoningRLConfig, context: StepContext) -> Metrics:

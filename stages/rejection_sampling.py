@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from stages.contract import DataError, Metrics, Runtime, Step, StepConfig, StepContext, StepError
 from stages.domains import group_of
-from stages.engines import Sampling, load_engine
+from stages.engines import EngineName, Sampling, load_engine
 from stages.filters import Funnel, TextRules
 from stages.judging import JudgeConfig, ModelConfig, load_judge
 from stages.problem_files import RowSource, read_lines
@@ -90,7 +90,7 @@ class SFTDataConfig(StepConfig):
     """Model that answers general questions which come without an answer; without one they are left out."""
     on_shortfall: Literal["go_on", "stop"] = "go_on"
     """What to do where a domain has fewer rows than its quota. The step says how many, and what would help."""
-    engine: str = "transformers"
+    engine: EngineName = "transformers"
     """Engine that samples from the RL checkpoint."""
     sampling: Sampling = Sampling(n=4)
     """How the RL checkpoint is sampled, in one round (the paper gives no number per prompt)."""

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from stages.reasoning_rl import ReasoningRLConfig
 from stages.rewards import load_reward
 from stages.rows import Row, assistant_turn, completion_text, user_turn
 from stages.training.checkpoints import newest_checkpoint, read_log
@@ -27,11 +26,11 @@ from stages.training.grpo import train_grpo
 from stages.training.hacking_monitor import Watch
 from stages.training.reward_model import RewardModel, train_pairwise, train_pointwise
 from stages.training.reward_refresh import Refresh
-from stages.training.settings import RewardModelConfig, RewardRefresh
+from stages.training.settings import ReinforcementConfig, RewardModelConfig, RewardRefresh
 from stages.training.sft import train_sft
 from tests import micro_model
 
-GRPO = ReasoningRLConfig(
+GRPO = ReinforcementConfig(
     steps=12,
     prompts_per_step=2,
     num_generations=4,

@@ -31,7 +31,7 @@ from stages.preference_judging import (
     balance_lengths,
     judge_groups,
 )
-from stages.rewards.preference import PreferenceReward
+from stages.preference_reward import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, read_rows, split_completion, write_rows
 from tests.micro_model import make_prompts
 from tests.scripted_engine import Answer, ScriptedEngine

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Profile, load_profile, profile_model
+from pipeline.recipe import R1
 from stages.contract import ConfigError
 from tests.toy_stage import STEPS, SourceConfig, WeighConfig, write_profile
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def load(folder: Path, *overrides: str, **sections: object) -> Profile:
@@ -72,6 +75,37 @@ def test_errors_name_file_field_and_expectation(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, *overrides, **sections)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("domains.maths.train=3", r"domains: no domain is called maths; expected some of code,"),
+        (
+            "evaluation.engine=gpu",
+            "^--set: evaluation.engine is 'gpu'; expected one of cpu, openai, transformers, vllm",
+        ),
+        ("helpful_pairs.judge={path: judge, engine: gpu}", "^--set: helpful_pairs.judge.engine is 'gpu'; expected one"),
+        ("r1_zero.reward_weights.helpful=1", "reward_weights: no reward is called 'helpful'; expected accuracy, lang"),
+        (
+            "all_scenario_rl.reward_weights.kind=1",
+            "no reward is called 'kind'; expected .*, helpful, saf",
+        ),
+        (
+            "reasoning_rl.minibatches=7",
+            "^--set: reasoning_rl: save_steps=40 would cut a rollout; expected a mult",
+        ),
+    ],
+)
+def test_names_that_nothing_has_are_refused_before_anything_runs(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_profile(ROOT / "configs" / "demo.yaml", [override], R1)
+
+
+def test_a_reward_of_ones_own_and_those_of_the_reward_models_are_accepted() -> None:
+    override = "all_scenario_rl.reward_weights={mine.rewards:brevity: 0.5, helpful: 1, safety: 1}"
+    profile = load_profile(ROOT / "configs" / "demo.yaml", [override], R1)
+    assert len(profile.resolved["all_scenario_rl"]["reward_weights"]) == 3
 
 
 def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:

@@ -156,12 +156,14 @@ def test_what_stops_a_process_stops_the_step(act: Callable[[], None], error: typ
 
 
 ENDLESS = """
+import signal
 import time
 from functools import partial
 from stages.contract import no_progress
 from stages.executors import load_executor
 from tests.test_executors import TWO, Toy
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell begins by ignoring it
 load, shards = partial(Toy, partial(time.sleep, 600)), dict.fromkeys(range(3), b"")
 for number, _ in load_executor("local").make_shards(load, shards, TWO, no_progress):
     print(number, flush=True)

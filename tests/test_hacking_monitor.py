@@ -9,13 +9,13 @@ import torch
 
 from stages.contract import Metrics, StepError
 from stages.measures import estimate
-from stages.reasoning_rl import ReasoningRLConfig
 from stages.rows import Prompt
 from stages.training.grpo import train_grpo
 from stages.training.hacking_monitor import Watch
+from stages.training.settings import ReinforcementConfig
 from tests import micro_model
 
-CONFIG = ReasoningRLConfig(
+CONFIG = ReinforcementConfig(
     steps=8,
     prompts_per_step=2,
     num_generations=2,

@@ -10,17 +10,16 @@ from pydantic import ValidationError
 
 from stages.all_scenario_rl import AllScenarioRLConfig, JudgedRefresh, plan_refresh
 from stages.contract import ConfigError, StepContext
-from stages.reasoning_rl import ReasoningRLConfig
 from stages.rows import Row, assistant_turn, completion_text, user_turn, write_rows
 from stages.training.checkpoints import read_log
 from stages.training.grpo import train_grpo
 from stages.training.hacking_monitor import Watch
 from stages.training.reward_model import RewardModel, train_pairwise
-from stages.training.reward_refresh import Refresh
-from stages.training.settings import RewardModelConfig, RewardRefresh
+from stages.training.reward_refresh import Refresh, RefreshReward
+from stages.training.settings import ReinforcementConfig, RewardModelConfig, RewardRefresh
 from tests import micro_model
 
-CONFIG = ReasoningRLConfig(
+CONFIG = ReinforcementConfig(
     steps=6,
     prompts_per_step=2,
     num_generations=2,
@@ -116,6 +115,34 @@ def test_the_monitor_begins_again_with_the_new_reward_model(
     metrics, _, _ = train(micro_base, reward_model, tmp_path, Judge(), watch=watch)
     assert [reading["step"] for reading in metrics["monitor"]["readings"]] == [4, 6]
     assert "hacked_at" not in metrics["monitor"]
+
+
+def test_a_run_hacked_where_a_refresh_is_due_ends_there(micro_base: Path, reward_model: Path, tmp_path: Path) -> None:
+    """A refresh would begin with other readings; and a run resumed from a checkpoint of that step would go on."""
+    dev = micro_model.make_prompts("greetings", 20, "dev")
+    scores, rewards = iter([0.9, 0.9, 0.1]), iter([0.1, 0.1, 0.8])
+    watch = Watch(dev, lambda texts: [next(scores)] * len(texts), lambda texts: next(rewards))
+    judge = Judge()
+    metrics, _, _ = train(micro_base, reward_model, tmp_path, judge, watch=watch)
+    assert (metrics["monitor"]["hacked_at"], metrics["monitor"]["rolled_back_to"], metrics["steps"]) == (4, 0, 0)
+    assert not judge.seen
+    assert [path.name for path in (tmp_path / "scratch").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_replay_asks_no_question_that_is_held_out(
+    micro_base: Path, reward_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt, measured = list[Row](), list[Row]()
+    monkeypatch.setattr(RewardModel, "learn", lambda model, pairs, config: learnt.extend(pairs))
+
+    def measure(refresh: RefreshReward, pairs: Sequence[Row]) -> float:
+        measured.extend(pairs)
+        return 0.0
+
+    monkeypatch.setattr(RefreshReward, "measure", measure)
+    train(micro_base, reward_model, tmp_path, Judge())
+    asked, held_out = ({row["prompt"][-1]["content"] for row in rows} for rows in (learnt, measured))
+    assert len(learnt) == 24 and held_out and not asked & held_out
 
 
 def test_pairs_that_are_too_long_are_left_out(

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,12 @@ from stages.base_model import make_base_model
 from stages.contract import ConfigError, DataError, StepError
 from stages.domains.world import write_document
 from stages.engines.decoder import Decoder
-from stages.reasoning_rl import ReasoningRLConfig
+from stages.preference_reward import PreferenceReward
 from stages.rewards import load_reward
-from stages.rewards.preference import PreferenceReward
 from stages.rows import Row, assistant_turn, join_completion, user_turn
 from stages.shards import hash_file
 from stages.training import grpo_trainer, monitoring, pretraining
-from stages.training.checkpoints import COMPLETE, newest_checkpoint, run_trainer
+from stages.training.checkpoints import COMPLETE, newest_checkpoint, read_log, run_trainer
 from stages.training.compact import IGNORED
 from stages.training.completion_scores import score_completions
 from stages.training.grpo import (
@@ -52,7 +52,7 @@ from stages.training.settings import ReinforcementConfig, RewardModelConfig, Sup
 from stages.training.sft import CompactSFTTrainer, make_trainer
 from tests import micro_model
 
-GRPO = ReasoningRLConfig(
+GRPO = ReinforcementConfig(
     steps=4,
     prompts_per_step=2,
     num_generations=2,
@@ -565,6 +565,24 @@ def test_pointwise_reward_model(micro_base: Path, tmp_path: Path) -> None:
     assert "<think>" in AutoTokenizer.from_pretrained(context.output_dir).get_vocab()
 
 
+def test_the_loss_of_labels_does_not_depend_on_the_device_batch(micro_base: Path, tmp_path: Path) -> None:
+    """Left to Trainer, the means of the micro-batches of one step are added up."""
+    rows = [
+        {"prompt": pair["prompt"], "completion": pair[column], "safe": column == "chosen"}
+        for pair in make_pairs(24)
+        for column in ("chosen", "rejected")
+    ]
+    config = REWARD_MODEL.model_copy(update={"batch_size": 8, "epochs": 3, "learning_rate": 1e-6})
+    norms = list[list[float]]()
+    for device_batch in (2, 8):
+        context = micro_model.make_context(tmp_path / str(device_batch))
+        runtime = context.runtime.model_copy(update={"per_device_batch_size": device_batch})
+        train_pointwise(micro_base, rows, config, replace(context, runtime=runtime))
+        log = read_log(context.output_dir / "training_log.jsonl")
+        norms.append([line["grad_norm"] or 0.0 for line in log if "grad_norm" in line])
+    assert norms[0] and norms[0] == pytest.approx(norms[1], rel=0.2)
+
+
 def test_rows_too_long_for_a_reward_model_are_counted(micro_base: Path, tmp_path: Path) -> None:
     rows = make_pairs(48)
     rows[5] = {**rows[5], "rejected": assistant_turn("No. " * 200)}
@@ -607,6 +625,6 @@ def test_a_preference_reward_scores_its_set_alone(source: Any, expected: list[fl
 def test_a_reward_that_judged_no_row_is_left_out_of_the_summary() -> None:
     config = ReinforcementConfig(steps=2, prompts_per_step=2, num_generations=2)
     log = [{"step": 1, "reward": 1.0, "rewards/safety/mean": None}]
-    summary = summarise_log(log, config)
+    summary = summarise_log(log, config, config.steps)
     assert summary["reward"] == 1.0
     assert "rewards/safety/mean" not in summary

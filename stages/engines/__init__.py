@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Annotated, Literal, Protocol, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from stages.contract import ConfigError, DataError, Progress, Runtime, no_progress
 
@@ -81,14 +81,27 @@ def seed_draw(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode(errors="surrogatepass")).digest()[:8])
 
 
+def engine_names() -> list[str]:
+    return sorted(path.name.removesuffix("_engine.py") for path in Path(__file__).parent.glob("*_engine.py"))
+
+
+def check_engine(name: str) -> str:
+    if name not in engine_names():
+        raise ValueError(f"expected one of {', '.join(engine_names())}")
+    return name
+
+
+EngineName = Annotated[str, AfterValidator(check_engine)]
+"""Id of an engine in a config: another one is refused before anything runs."""
+
+
 def load_engine(name: str, model_dir: Path, runtime: Runtime) -> Engine:
     """The engine with this id over the policy in `model_dir`.
 
     Raises ConfigError for an unknown id, DataError for a folder that this machine does not have.
     """
-    known = sorted(path.name.removesuffix("_engine.py") for path in Path(__file__).parent.glob("*_engine.py"))
-    if name not in known:
-        raise ConfigError(f"engine '{name}' does not exist; expected one of: {', '.join(known)}")
+    if name not in engine_names():
+        raise ConfigError(f"engine '{name}' does not exist; expected one of: {', '.join(engine_names())}")
     if not model_dir.is_dir():
         raise DataError(
             f"{model_dir} does not exist on {platform.node()}; expected a policy, on every node that samples"

@@ -7,7 +7,7 @@ for one outside the project. Adding a reward is adding a file.
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from stages.contract import ConfigError
@@ -17,6 +17,16 @@ Reward = Callable[..., list[float | None]]
 
 def reward_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def check_rewards(weights: Mapping[str, float], learned: Sequence[str] = ()) -> dict[str, float]:
+    """`weights`, for validators. Raises ValueError for a name that no reward and none of the `learned` ones has; one
+    outside the project is known when it is loaded."""
+    known = [*reward_names(), *learned]
+    for name in weights:
+        if name not in known and ":" not in name:
+            raise ValueError(f"no reward is called '{name}'; expected {', '.join(known)} or 'package.module:function'")
+    return dict(weights)
 
 
 def load_reward(name: str) -> Reward:

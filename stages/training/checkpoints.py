@@ -31,6 +31,10 @@ class MarkComplete(TrainerCallback):
     """Writes a manifest once a scratch checkpoint is whole; transformers writes it in place and unsynced."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.distributed_state:
+            args.distributed_state.wait_for_everyone()
+        if not state.is_world_process_zero:
+            return
         folder = find_checkpoint(args, state.global_step)
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMPLETE]
         manifest = {str(path.relative_to(folder)): hash_file(path) for path in files}
@@ -98,12 +102,13 @@ class LogMetrics(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Rewritten from the restored history, so that a resumed log has no line twice."""
-        self.path.write_text("".join(map(write_line, state.log_history)))
+        if state.is_world_process_zero:
+            self.path.write_text("".join(map(write_line, state.log_history)))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         line = state.log_history[-1]
-        if "train_runtime" in line:
-            # A summary of this process alone: after a resume, not of the training.
+        if "train_runtime" in line or not state.is_world_process_zero:
+            # A summary of this process alone, after a resume not of the training; or another process's copy.
             return
         with self.path.open("a") as file:
             file.write(write_line(line))

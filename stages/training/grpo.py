@@ -61,7 +61,8 @@ def train_grpo(
     tokenizer = AutoTokenizer.from_pretrained(policy)
     tokenizer.chat_template = chat_template or tokenizer.chat_template
     rendered = str(tokenizer.apply_chat_template(user_turn("?"), add_generation_prompt=True, tokenize=False))
-    check_lengths(prompts, tokenizer, AutoConfig.from_pretrained(policy).max_position_embeddings)
+    context_length = AutoConfig.from_pretrained(policy).get_text_config().max_position_embeddings
+    check_lengths(prompts, tokenizer, config.max_completion_length, context_length)
     trainer = CompactGRPOTrainer(
         model=str(policy),
         args=make_arguments(config, context),
@@ -79,9 +80,10 @@ def train_grpo(
         trainer.add_callback(KeepModel(refresh.model.model, "reward_model"))
         trainer.add_callback(RefreshReward(trainer, tokenizer, refresh, monitor))
     log = run_trainer(trainer, context, config.minibatches, lambda: monitor is not None and monitor.is_hacked)
-    metrics = summarise_log(log, config)
-    if monitor:
-        metrics["monitor"] = monitor.settle(policy)
+    seen = monitor.settle(policy) if monitor else {}
+    metrics = summarise_log(log, config, seen.get("rolled_back_to", config.steps))
+    if seen:
+        metrics["monitor"] = seen
     save_policy(trainer.model, tokenizer, context.output_dir)
     return {**metrics, "seconds": {name: round(value, 1) for name, value in sorted(trainer.seconds.items())}}
 
@@ -151,14 +153,15 @@ def check_values(values: Sequence[float | None], count: int, name: str) -> None:
             )
 
 
-def check_lengths(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-    """Raises for prompts that leave no room for an answer."""
+def check_lengths(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, answer: int, context: int) -> None:
+    """Raises DataError for prompts that leave no room in the policy's context for an answer of so many tokens."""
     turns = [user_turn(prompt.question) for prompt in prompts]
     texts = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     longest = max(len(tokens) for tokens in tokenizer(texts, add_special_tokens=False)["input_ids"])
-    if longest >= context:
+    if longest + answer > context:
         raise DataError(
-            f"the longest prompt has {longest} tokens, expected less than the policy's context of {context}"
+            f"the longest prompt has {longest} tokens and max_completion_length is {answer}, expected no more than the "
+            f"policy's context of {context} in all; lower max_completion_length or leave the longest prompts out"
         )
 
 
@@ -176,19 +179,18 @@ REFRESH = "reward_refresh/"
 SUMMARISED_PARTS = re.compile(r"rewards/.*/mean|accuracy/.*|reflection/.*|sampling/.*")
 
 
-def summarise_log(log: Sequence[LogLine], config: ReinforcementConfig) -> Metrics:
-    """Means over the last tenth of the log: what the policy earned at the end.
+def summarise_log(log: Sequence[LogLine], config: ReinforcementConfig, steps: int) -> Metrics:
+    """Means over the last tenth of the lines up to a step that have a value: what the policy earned at the end.
 
     A reward that judged no row of a step is logged as null and left out of its mean.
     """
-    lines = [line for line in log if "reward" in line]
-    tail = lines[-max(1, len(lines) // 10) :]
-    completions = config.steps * config.prompts_per_step * config.num_generations
-    metrics: Metrics = {"steps": config.steps, "completions": completions}
-    for name in [*SUMMARISED, *sorted({name for line in tail for name in line} - set(SUMMARISED))]:
-        values = [value for line in tail if (value := line.get(name)) is not None]
-        if values and (name in SUMMARISED or SUMMARISED_PARTS.fullmatch(name)):
-            metrics[name] = sum(values) / len(values)
+    lines = [line for line in log if (line["step"] or 0) <= steps]
+    completions = steps * config.prompts_per_step * config.num_generations
+    metrics: Metrics = {"steps": steps, "completions": completions}
+    for name in [*SUMMARISED, *sorted({name for line in lines for name in line if SUMMARISED_PARTS.fullmatch(name)})]:
+        values = [value for line in lines if (value := line.get(name)) is not None]
+        if tail := values[-max(1, len(values) // 10) :]:
+            metrics[name] = sum(tail) / len(tail)
     refreshes = [
         {"step": line["step"], **{name.removeprefix(REFRESH): line[name] for name in line if name.startswith(REFRESH)}}
         for line in log

@@ -31,6 +31,8 @@ PROBE_ROWS = 8
 MOST_DIFFERENCE = {"ours": 1e-3, "vllm": 0.2}
 """Mean difference of log-probabilities between sampler and trainer: rounding in float32 gives 1e-6; in bfloat16 two
 implementations differ by some hundredths (TRL logs it as `sampling/sampling_logp_difference`)."""
+MOST_ROWS = 1024
+"""Completions decoded side by side beside training; a refresh asks for many more than a rollout has."""
 DEAD = 1e-2
 """Rewards of a group that are equal up to rounding give advantages of up to 0.005."""
 
@@ -134,6 +136,8 @@ class CompactGRPOTrainer(GRPOTrainer):
         batch = super()._generate_and_score_completions(inputs)
         if self.use_vllm:
             self.check_hand_over(self._metrics["train"]["sampling/sampling_logp_difference/mean"][-1], "vllm")
+            # The paper has no such weights; with TRL's own setting the difference would not be measured either.
+            batch["importance_sampling_ratio"] = torch.ones_like(batch["importance_sampling_ratio"])
         return batch
 
     def _calculate_rewards(self, *arguments: Any, **named: Any) -> Any:
@@ -221,9 +225,12 @@ def sample_policy(
     turns = [user_turn(question) for question in questions for _ in range(num_generations)]
     texts = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     asked = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    tokens = list[list[int]]()
+    rows = max(1, MOST_ROWS // num_generations) * num_generations
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        tokens, _ = trainer._generate_single_turn(asked, None, {}, num_generations)
+        for start in range(0, len(asked), rows):
+            torch.manual_seed(seed)
+            tokens += trainer._generate_single_turn(asked[start : start + rows], None, {}, num_generations)[0]
     trainer.drawn = None
     written = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     completions = [read_completion(text, completion) for text, completion in zip(texts, written, strict=True)]

@@ -66,7 +66,6 @@ class HackingMonitor(TrainerCallback):
             self.readings = [Reading(**reading) for reading in kept]
         else:
             self.readings = [self.measure(0)]
-        self.is_hacked = self.judge()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % args.save_steps == 0 or state.global_step == state.max_steps:
@@ -74,9 +73,13 @@ class HackingMonitor(TrainerCallback):
             self.is_hacked = self.judge()
             # Kept from the rotation of checkpoints.
             state.best_model_checkpoint = str(find_checkpoint(args, self.best.step))
-        control.should_training_stop |= self.is_hacked
+        if self.is_hacked:
+            # Resumed from a checkpoint of this step, a killed run would go on behind it.
+            control.should_training_stop, control.should_save = True, False
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         text = json.dumps([asdict(reading) for reading in self.readings])
         (find_checkpoint(args, state.global_step) / FILE).write_text(text)
 

@@ -48,7 +48,9 @@ class RewardModel:
         """Trains on in the order of the pairs. Not with a trainer: one inside of GRPO's would share its random numbers
         and accelerate's gradient state."""
         texts = list(zip(*(_texts(self.tokenizer, pairs, column) for column in ("chosen", "rejected")), strict=True))
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=0.0)
+        optimizer: torch.optim.Optimizer = choose_optimizer(
+            self.model, (config.matrix_learning_rate, config.learning_rate)
+        ) or torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=0.0)
         for _ in range(max(1, round(config.epochs))):
             for start in range(0, len(texts), config.batch_size):
                 better, worse = (
@@ -96,15 +98,29 @@ def drop_long(
     rows: Sequence[Row], columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: RewardModelConfig
 ) -> list[Row]:
     """Rows that fit into `max_length`. TRL drops the others without a word. Raises DataError if none fits."""
-    lengths = [
-        [len(ids) for ids in tokenizer(_texts(tokenizer, rows, column), add_special_tokens=False)["input_ids"]]
-        for column in columns
-    ]
-    fitting = [row for row, *own in zip(rows, *lengths, strict=True) if max(own) <= config.max_length]
+    fitting = keep_short(rows, columns, tokenizer, config.max_length)
     if not fitting:
-        shortest = min(map(max, zip(*lengths, strict=True)))
+        shortest = min(measure_rows(rows, columns, tokenizer))
         raise DataError(f"the shortest row has {shortest} tokens, expected at most max_length={config.max_length}")
     return fitting
+
+
+def keep_short(
+    rows: Sequence[Row], columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[Row]:
+    lengths = measure_rows(rows, columns, tokenizer)
+    return [row for row, length in zip(rows, lengths, strict=True) if length <= max_length]
+
+
+def measure_rows(rows: Sequence[Row], columns: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens of the longest column of each row."""
+    if not rows:
+        return []
+    lengths = (
+        [len(ids) for ids in tokenizer(_texts(tokenizer, rows, column), add_special_tokens=False)["input_ids"]]
+        for column in columns
+    )
+    return list(map(max, zip(*lengths, strict=True))) if len(columns) > 1 else list(next(lengths))
 
 
 def load_classifier(policy: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -157,6 +173,8 @@ def train_pointwise(policy: Path, rows: Sequence[Row], config: RewardModelConfig
         data_collator=DataCollatorWithPadding(tokenizer),
         optimizers=_optimizers(model, config),
     )
+    # The model's loss is a mean over the micro-batch; without this Trainer adds those of a batch up.
+    trainer.loss_is_scaled_for_ga = False
     run_trainer(trainer, context)
     save_policy(model, tokenizer, context.output_dir)
     logits = score_texts(model.eval(), tokenizer, _texts(tokenizer, held_out))

@@ -14,7 +14,7 @@ from stages.domains import domain_rng
 from stages.rows import Row
 from stages.training.grpo_trainer import sample_policy
 from stages.training.hacking_monitor import HackingMonitor
-from stages.training.reward_model import RewardModel, agree_on_pairs, drop_long, split_held_out
+from stages.training.reward_model import RewardModel, agree_on_pairs, keep_short, split_held_out
 from stages.training.settings import RewardRefresh
 
 
@@ -29,7 +29,7 @@ class Refresh:
     judge: Callable[[Sequence[Sequence[str]]], list[Row]]
     """Pairs of the answers to each question, where one is clearly better."""
     replay: Sequence[Row]
-    """Pairs that the model was first trained on."""
+    """Pairs made for the model's first training."""
     num_generations: int
 
 
@@ -43,7 +43,8 @@ class RefreshReward(TrainerCallback):
         self.replay = self.drop_long(refresh.replay)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.refresh.config.steps or state.global_step == state.max_steps:
+        due = state.global_step % self.refresh.config.steps == 0 and state.global_step < state.max_steps
+        if not due or (self.monitor and self.monitor.is_hacked):
             return
         answers = sample_policy(
             self.trainer, self.tokenizer, self.refresh.questions, self.refresh.num_generations, seed=state.global_step
@@ -62,7 +63,9 @@ class RefreshReward(TrainerCallback):
         rng = domain_rng(config.training.seed, "reward_refresh", str(step))
         new, held_out = split_held_out(fitting, config.training)
         count = round(len(new) * config.replay_share / (1 - config.replay_share))
-        mixed = [*new, *rng.sample(self.replay, min(count, len(self.replay)))]
+        asked = {row["prompt"][-1]["content"] for row in held_out}
+        replay = [row for row in self.replay if row["prompt"][-1]["content"] not in asked]
+        mixed = [*new, *rng.sample(replay, min(count, len(replay)))]
         rng.shuffle(mixed)
         before = self.measure(held_out)
         self.refresh.model.learn(mixed, config.training)
@@ -70,7 +73,7 @@ class RefreshReward(TrainerCallback):
 
     def drop_long(self, pairs: Sequence[Row]) -> list[Row]:
         model, training = self.refresh.model, self.refresh.config.training
-        return drop_long(pairs, ("chosen", "rejected"), model.tokenizer, training) if pairs else []
+        return keep_short(pairs, ("chosen", "rejected"), model.tokenizer, training.max_length)
 
     def measure(self, pairs: Sequence[Row]) -> float:
         return agree_on_pairs(self.refresh.model.model, self.refresh.model.tokenizer, pairs)
