@@ -155,7 +155,12 @@ def describe_error(error: ErrorDetails, path: Path, overridden: set[Location], m
     if error["type"] == "missing":
         return f"{where}: {field} is missing; expected a value"
     what = "" if isinstance(error["input"], Mapping | BaseModel) else f" is {error['input']!r}"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    message = (
+        error["msg"]
+        .removeprefix("Value error, ")
+        .replace("Input should be", "expected")
+        .replace("a valid tuple", "a list")
+    )
     return f"{where}: {field}{what}{';' if what else ':'} {message}"
 
 

@@ -104,6 +104,11 @@ def _load_split(
         if split != "train":
             _check_distinct(name, split, generated)
         return generated, "tiny world", 0
+    if not getattr(load_domain(name), "READS_FILES", False):
+        raise ConfigError(
+            f"domains.{name}.files: the rule of '{name}' needs more than a question and its answer; expected generated "
+            "rows, or files of problems in a domain such as math"
+        )
     file = domain.files[split]
     source = file.open()
     prompts, bad = read_problems(

@@ -117,3 +117,10 @@ def test_gold_answers_that_cannot_be_graded_are_set_aside(tmp_path: Path) -> Non
     assert [row["reason"] for row in aside] == [f"the gold answer '{gold}' cannot be graded" for gold in golds[8:]]
     assert metrics["set_aside"] == {"math/test": 3}
     assert [prompt.answer for prompt in read_prompts(tmp_path / "out", "test")] == golds[:8]
+
+
+@pytest.mark.parametrize("domain", ["code", "writing", "safety", "translation"])
+def test_a_domain_whose_rule_needs_more_than_an_answer_reads_no_files(tmp_path: Path, domain: str) -> None:
+    file = write_problems(tmp_path / "a.jsonl", 5)
+    with pytest.raises(ConfigError, match=rf"domains\.{domain}\.files: the rule of '{domain}' needs more than"):
+        run(tmp_path / "out", **{domain: DomainConfig(files={"test": file})})

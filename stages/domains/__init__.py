@@ -11,6 +11,7 @@ A domain is a module `<id>_domain.py`. It has
   text after the thoughts;
 - `final_answer(prompt, summary) -> str | None`: the answer in a form two samples can agree on;
 - `helpfulness(prompt, summary) -> float`: the rule's score from 0 to 10;
+- where a question and a short answer are all its rule needs, `READS_FILES = True`: its rows may come from files;
 - and, where many are judged more cheaply than one by one, `verify_all(prompts, summaries)`.
 
 Adding a domain is adding a file (and its data card).

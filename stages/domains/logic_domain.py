@@ -25,6 +25,7 @@ from stages.rows import Prompt, Split
 
 GROUP: Group = "reasoning"
 LANGUAGES = ("en", "zh")
+READS_FILES = True
 
 PLACES = {2: Line("second", "第二"), 3: Line("third", "第三"), 4: Line("fourth", "第四")}
 # The words between two names, "behind {a} is {b}", are the same in every wording: a model of a million

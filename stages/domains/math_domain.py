@@ -28,6 +28,7 @@ from stages.rows import Prompt, Split
 
 GROUP: Group = "reasoning"
 LANGUAGES = ("en", "zh")
+READS_FILES = True
 
 Operator = Literal["+", "-", "*"]
 Operation = tuple[Operator, int]

@@ -22,6 +22,7 @@ from stages.rows import Prompt, Split
 
 GROUP: Group = "reasoning"
 LANGUAGES = ("en",)
+READS_FILES = True
 
 LETTERS = "ABCD"
 FACTS: dict[str, dict[str, str]] = {
