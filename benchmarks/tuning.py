@@ -17,7 +17,6 @@ VARIATIONS = {
     "16 prompts a step, half of the steps": ("prompts_per_step=16", "steps=50"),
     "two updates a rollout": (*HALF, "minibatches=2"),
     "beta 0.01": (*HALF, "beta=0.01"),
-    "weight of language 0.3": (*HALF, "reward_weights.language_consistency=0.3"),
 }
 PAGE = """# Settings of the demo's reasoning RL
 
